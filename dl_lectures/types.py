@@ -1,0 +1,76 @@
+"""What every part of the library speaks: parameters, states, steps, time steps.
+
+A training step has one shape everywhere, `StepFn`: pure, jitted by its caller,
+so that it runs under `jit`, `lax.scan`, `vmap` and any number of devices
+unchanged. Everything a run needs to continue exactly is in its state.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import optax
+
+Array = jax.Array
+Key = jax.Array  # a typed key, made by jax.random.key
+Params = hk.Params
+Metrics = Mapping[str, Array]
+
+
+class UsageError(ValueError):
+  """A user's mistake, told in one line: what was given, what is possible.
+
+  Binaries print the message alone and exit with code 2.
+  """
+
+
+class TrainState(NamedTuple):
+  """Everything that is needed to continue a single-loss run exactly.
+
+  Attributes:
+    params: the network's parameters.
+    net_state: BatchNorm averages and the like; `{}` where there are none.
+    opt_state: the optimiser's state.
+    step: [] int32, the number of updates made so far.
+  """
+
+  params: optax.Params
+  net_state: hk.MutableState
+  opt_state: optax.OptState
+  step: Array
+
+
+# (state, batch, key) -> (state, metrics). The key is the run's own and is the
+# same at every call: the step folds its own counter into it.
+StepFn = Callable[[Any, Any, Key], tuple[Any, Metrics]]
+
+
+class TimeStep(NamedTuple):
+  """One environment's answer to one action.
+
+  Attributes:
+    observation: what the agent sees.
+    reward: [] float32, paid for the action that led here.
+    discount: [] float32, 0 when the episode has ended, else 1 (or gamma).
+  """
+
+  observation: Any
+  reward: Array
+  discount: Array
+
+
+class Environment(NamedTuple):
+  """A pure environment: two functions and what they are about.
+
+  Attributes:
+    reset: key -> (state, time_step).
+    step: (state, action, key) -> (state, time_step).
+    num_actions: the number of discrete actions.
+    observation_shape: the shape of an observation.
+  """
+
+  reset: Callable[[Key], tuple[Any, TimeStep]]
+  step: Callable[[Any, Array, Key], tuple[Any, TimeStep]]
+  num_actions: int
+  observation_shape: tuple[int, ...]
