@@ -1,0 +1,14 @@
+"""What every test stands on: eight CPU devices and no silent broadcasting.
+
+Warnings are turned into errors in pyproject.toml, where pytest applies them.
+"""
+
+import os
+
+import jax
+
+# Before the first use of a device: neither can be changed afterwards. A test
+# says what the CPU does, also on a machine with an accelerator.
+jax.config.update('jax_platforms', os.environ.get('JAX_PLATFORMS', 'cpu'))
+jax.config.update('jax_num_cpu_devices', 8)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
