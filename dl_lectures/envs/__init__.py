@@ -1,0 +1,1 @@
+"""Pure environments: board games first."""
