@@ -1,0 +1,1 @@
+"""The systems that made deep learning, each one readable JAX file."""
