@@ -1,0 +1,324 @@
+"""Convolutions that are fast inside loops on the CPU too, and residual towers.
+
+XLA:CPU computes a convolution's weight gradient with a fast kernel at the top
+level of a program and with a naive one, some 30 times slower, inside any loop:
+`lax.scan`, `lax.map`, `fori_loop`. A training step that is written once and
+scanned, mapped or sharded needs a gradient without this trap. `convolve` has
+one: there the weight gradient is one matrix product per kernel tap, of the
+shifted input with the output gradient, and the input gradient is a forward
+convolution with the flipped kernel. Accelerators keep XLA's own gradient.
+
+Shapes: N batch, H height, W width, C input channels, D output channels.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dl_lectures.types import Array, UsageError
+
+Padding = str | Sequence[tuple[int, int]]
+Normalise = Callable[[Array, bool], Array]
+
+_LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+# Keeps the signal's size through a ReLU (He et al. 2015, equation 10).
+_he_normal = hk.initializers.VarianceScaling(2.0)
+
+
+class _Window(NamedTuple):
+  """How a kernel moves: hashable, so that it may be a static argument."""
+
+  stride: tuple[int, int]
+  rate: tuple[int, int]
+  pads: tuple[tuple[int, int], tuple[int, int]]
+
+
+def convolve(
+  inputs: Array,
+  kernel: Array,
+  *,
+  stride: int | tuple[int, int] = 1,
+  rate: int | tuple[int, int] = 1,
+  padding: Padding = 'SAME',
+) -> Array:
+  """Convolves images with a kernel; differentiable in reverse mode.
+
+  >>> images, kernel = jnp.ones([1, 3, 3, 1]), jnp.ones([3, 3, 1, 1])
+  >>> convolve(images, kernel)[0, :, :, 0].tolist()
+  [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
+
+  Args:
+    inputs: [N, H, W, C].
+    kernel: [height, width, C, D], of the inputs' dtype.
+    stride: steps of the window, in pixels.
+    rate: distance of the kernel's taps, in pixels (dilation; 1 is dense).
+    padding: 'SAME', 'VALID', or (before, after) for height and for width:
+      ((2, 0), (2, 0)) makes a 3x3 kernel causal.
+
+  Returns:
+    [N, H', W', D].
+
+  Raises:
+    UsageError: the padding is none of these.
+  """
+  stride, rate = _pair(stride), _pair(rate)
+  extent = [
+    (k - 1) * r + 1 for k, r in zip(kernel.shape[:2], rate, strict=True)
+  ]
+  if isinstance(padding, str):
+    if padding not in ('SAME', 'VALID'):
+      raise UsageError(
+        f"padding {padding!r} is unknown: possible are 'SAME', 'VALID' and"
+        ' pairs of numbers.'
+      )
+    pads = lax.padtype_to_pads(inputs.shape[1:3], extent, stride, padding)
+  else:
+    pads = padding
+  (top, bottom), (left, right) = pads
+  window = _Window(stride, rate, ((top, bottom), (left, right)))
+  return _convolve(window, inputs, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _convolve(window: _Window, inputs: Array, kernel: Array) -> Array:
+  return _xla_convolve(window, inputs, kernel)
+
+
+def _xla_convolve(window: _Window, inputs: Array, kernel: Array) -> Array:
+  return lax.conv_general_dilated(
+    inputs,
+    kernel,
+    window_strides=window.stride,
+    padding=window.pads,
+    rhs_dilation=window.rate,
+    dimension_numbers=_LAYOUT,
+  )
+
+
+def _forward(window, inputs, kernel):
+  return _xla_convolve(window, inputs, kernel), (inputs, kernel)
+
+
+def _backward(window, residuals, gradient):
+  inputs, kernel = residuals
+  # The choice is made when the program is lowered, so a program that is placed
+  # on the CPU of a machine with a GPU gets the CPU's gradient.
+  return lax.platform_dependent(
+    inputs,
+    kernel,
+    gradient,
+    cpu=functools.partial(_cpu_gradients, window),
+    default=functools.partial(_xla_gradients, window),
+  )
+
+
+def _xla_gradients(window, inputs, kernel, gradient):
+  _, pullback = jax.vjp(
+    functools.partial(_xla_convolve, window), inputs, kernel
+  )
+  return pullback(gradient)
+
+
+def _cpu_gradients(window, inputs, kernel, gradient):
+  return (
+    _input_gradient(window, inputs.shape, kernel, gradient),
+    _kernel_gradient(window, inputs, kernel, gradient),
+  )
+
+
+def _input_gradient(window, shape, kernel, gradient):
+  """Convolves the spread-out gradient with the flipped kernel: [N, H, W, C]."""
+  (stride, rate, pads), (height, width) = window, kernel.shape[:2]
+  extents = [(height - 1) * rate[0] + 1, (width - 1) * rate[1] + 1]
+  spread = [(0, 0, 0)]
+  for axis in (0, 1):
+    before = extents[axis] - 1 - pads[axis][0]
+    length = (gradient.shape[axis + 1] - 1) * stride[axis] + 1
+    after = shape[axis + 1] - length + pads[axis][0]
+    spread.append((before, after, stride[axis] - 1))
+  flipped = jnp.swapaxes(jnp.flip(kernel, (0, 1)), 2, 3)
+  # Padded here and not by the convolution: lhs_dilation has no fast kernel.
+  gradient = lax.pad(
+    gradient, jnp.zeros((), gradient.dtype), [*spread, (0, 0, 0)]
+  )
+  return _xla_convolve(
+    _Window((1, 1), rate, ((0, 0), (0, 0))), gradient, flipped
+  )
+
+
+def _kernel_gradient(window, inputs, kernel, gradient):
+  """One matrix product per tap: [height, width, C, D]."""
+  (stride, rate, pads), (height, width) = window, kernel.shape[:2]
+  out_height, out_width, channels = gradient.shape[1:]
+  padding = [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)]
+  inputs = lax.pad(inputs, jnp.zeros((), inputs.dtype), padding)
+  gradient = gradient.reshape(-1, channels)
+
+  def tap(row: int, column: int) -> Array:
+    top, left = row * rate[0], column * rate[1]
+    bottom = top + (out_height - 1) * stride[0] + 1
+    right = left + (out_width - 1) * stride[1] + 1
+    seen = inputs[:, top : bottom : stride[0], left : right : stride[1]]
+    return lax.dot_general(
+      seen.reshape(-1, seen.shape[-1]),
+      gradient,
+      (((0,), (0,)), ((), ())),
+      preferred_element_type=jnp.float32,
+    )
+
+  taps = [tap(row, column) for row in range(height) for column in range(width)]
+  return jnp.stack(taps).reshape(kernel.shape).astype(kernel.dtype)
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+class Conv2D(hk.Module):
+  """A convolution of images [N, H, W, C] -> [N, H', W', D]; see `convolve`.
+
+  >>> net = hk.without_apply_rng(hk.transform(lambda x: Conv2D(8, 3)(x)))
+  >>> images = jnp.zeros([2, 6, 7, 3])
+  >>> net.apply(net.init(jax.random.key(0), images), images).shape
+  (2, 6, 7, 8)
+  """
+
+  def __init__(
+    self,
+    output_channels: int,
+    kernel_shape: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    rate: int | tuple[int, int] = 1,
+    padding: Padding = 'SAME',
+    with_bias: bool = True,
+    w_init: hk.initializers.Initializer | None = None,
+    b_init: hk.initializers.Initializer | None = None,
+    name: str | None = None,
+  ):
+    """Makes the module.
+
+    Args:
+      output_channels: D.
+      kernel_shape: height and width of the kernel.
+      stride: as for `convolve`.
+      rate: as for `convolve`.
+      padding: as for `convolve`.
+      with_bias: whether a bias per output channel is added.
+      w_init: initialiser of the kernel [height, width, C, D]; truncated normal
+        with variance 1 / fan-in by default.
+      b_init: initialiser of the bias [D]; zeros by default.
+      name: the module's name.
+    """
+    super().__init__(name=name)
+    self.output_channels = output_channels
+    self.kernel_shape = _pair(kernel_shape)
+    self.stride, self.rate, self.padding = stride, rate, padding
+    self.with_bias = with_bias
+    self.w_init = w_init or hk.initializers.VarianceScaling(1.0)
+    self.b_init = b_init or jnp.zeros
+
+  def __call__(self, inputs: Array) -> Array:
+    shape = (*self.kernel_shape, inputs.shape[-1], self.output_channels)
+    kernel = hk.get_parameter('w', shape, inputs.dtype, init=self.w_init)
+    outputs = convolve(
+      inputs,
+      kernel,
+      stride=self.stride,
+      rate=self.rate,
+      padding=self.padding,
+    )
+    if self.with_bias:
+      bias = hk.get_parameter('b', shape[-1:], inputs.dtype, init=self.b_init)
+      outputs += bias[None, None, None, :]
+    return outputs
+
+
+class ResidualTower(hk.Module):
+  """A 3x3 convolution and residual blocks of two: [N, H, W, C] -> [.., D].
+
+  The tower of AlphaGo Zero (Silver et al. 2017, Methods, "Neural network
+  architecture"): convolution, norm, ReLU, and `num_blocks` times
+
+    x <- relu(x + norm(conv(relu(norm(conv(x))))))
+
+  Without a norm the last convolution of every block starts at zero, as in
+  Fixup (Zhang et al. 2019, section 3): each block is the identity at first, so
+  that depth neither explodes nor kills the signal.
+
+  >>> net = hk.without_apply_rng(hk.transform(lambda x: ResidualTower(8, 2)(x)))
+  >>> boards = jnp.zeros([2, 6, 7, 3])
+  >>> net.apply(net.init(jax.random.key(0), boards), boards).shape
+  (2, 6, 7, 8)
+  """
+
+  def __init__(
+    self,
+    channels: int,
+    num_blocks: int,
+    norm: Callable[[], Normalise] | None = None,
+    rates: Sequence[int] = (1,),
+    name: str | None = None,
+  ):
+    """Makes the module.
+
+    Args:
+      channels: D, of every convolution.
+      num_blocks: the number of residual blocks (a paper's "20 blocks" may count
+        the first convolution too).
+      norm: makes a module that is called with (activations, is_training), such
+        as `lambda: hk.BatchNorm(True, True, 0.99)`; None for none.
+      rates: dilations, taken by the blocks in turn: (1, 2, 4, 8) for AlphaFold.
+      name: the module's name.
+    """
+    super().__init__(name=name)
+    self.channels, self.num_blocks = channels, num_blocks
+    self.norm, self.rates = norm, tuple(rates)
+
+  def __call__(self, inputs: Array, is_training: bool | None = None) -> Array:
+    """Applies the tower; `is_training` is the norm's and needed with one."""
+    convolution = functools.partial(
+      Conv2D, self.channels, 3, with_bias=self.norm is None
+    )
+    normalise = functools.partial(
+      apply_norm, self.norm, is_training=is_training
+    )
+    last_init = jnp.zeros if self.norm is None else _he_normal
+    with hk.name_scope('stem'):
+      x = convolution(w_init=_he_normal)(inputs)
+      x = jax.nn.relu(normalise(x))
+    for block in range(self.num_blocks):
+      rate = self.rates[block % len(self.rates)]
+      with hk.name_scope(f'block_{block}'):
+        y = convolution(rate=rate, w_init=_he_normal)(x)
+        y = jax.nn.relu(normalise(y))
+        y = convolution(rate=rate, w_init=last_init)(y)
+        x = jax.nn.relu(x + normalise(y))
+    return x
+
+
+def apply_norm(
+  norm: Callable[[], Normalise] | None, x: Array, is_training: bool | None
+) -> Array:
+  """Makes and applies a norm inside a module; None is the identity.
+
+  Raises:
+    UsageError: there is a norm and is_training is None.
+  """
+  if norm is None:
+    return x
+  if is_training is None:
+    raise UsageError(
+      'a network with a norm was called without is_training: give True or'
+      ' False.'
+    )
+  return norm()(x, is_training)
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+  if isinstance(value, tuple):
+    return value
+  return (value, value)
