@@ -35,8 +35,9 @@ _COLUMN = np.arange(_COLUMNS)
 _IS_LOW = _COLUMN < _LOW_COLUMNS
 _SHIFT = (_COLUMN % _LOW_COLUMNS * _BITS).astype(np.uint32)
 _TOP = np.uint32(1) << (_SHIFT + np.uint32(_ROWS - 1))
-# [6, 7]: where the cell of a row (the top one first) and column has its bit.
-_CELL = _SHIFT + np.arange(_ROWS - 1, -1, -1, dtype=np.uint32)[:, None]
+# [42]: where a cell has its bit, and in which word; row by row from the top.
+_CELL_SHIFT = np.concatenate([_SHIFT + row for row in range(_ROWS)][::-1])
+_CELL_IS_LOW = np.tile(_IS_LOW, _ROWS)
 
 
 class State(NamedTuple):
@@ -71,6 +72,7 @@ def step(state: State, action: Array) -> State:
 
   An illegal action (a full column, no column, the game over) changes nothing.
   """
+  action = jnp.asarray(action, jnp.int32)
   mover, opponent = state.stones[0], state.stones[1]
   filled = mover | opponent
   column = action % _LOW_COLUMNS * _BITS
@@ -121,9 +123,14 @@ def legal_mask(state: State) -> Array:
 
 def observe(state: State) -> Array:
   """Returns [6, 7, 2] float32: mover's, opponent's stones; row 0 is the top."""
-  low, high = state.stones[:, 0], state.stones[:, 1]
-  word = jnp.where(_IS_LOW[:, None], low[None], high[None])  # [7, 2]
-  return (word[None] >> _CELL[..., None] & 1).astype(jnp.float32)
+  # One flat vector a player and one stack: XLA:CPU takes half the time that
+  # it needs for the same bits computed in their final shape.
+  planes = [
+    jnp.where(_CELL_IS_LOW, low, high) >> _CELL_SHIFT & 1
+    for low, high in state.stones
+  ]
+  cells = jnp.stack(planes, axis=-1).astype(jnp.float32)
+  return cells.reshape(_ROWS, _COLUMNS, 2)
 
 
 def to_play(state: State) -> Array:
@@ -138,9 +145,8 @@ def terminal(state: State) -> Array:
 
 def reward(state: State) -> Array:
   """Returns [2] float32: +1 and -1 for the winner and the loser, else 0."""
-  for_mover = -state.won.astype(jnp.float32)
-  sign = 1 - 2 * to_play(state).astype(jnp.float32)
-  return jnp.stack([sign * for_mover, -sign * for_mover])
+  first = state.won.astype(jnp.int32) * (2 * to_play(state) - 1)
+  return jnp.stack([first, -first]).astype(jnp.float32)
 
 
 def from_moves(moves: str) -> State:

@@ -52,6 +52,7 @@ def step(state: State, action: Array) -> State:
 
   An illegal action (a taken cell, no cell, the game over) changes nothing.
   """
+  action = jnp.asarray(action, jnp.int32)
   mover, opponent = state.stones[0], state.stones[1]
   inside = (action >= 0) & (action < _CELLS)
   stone = jnp.uint32(1) << jnp.where(inside, action, 0).astype(jnp.uint32)
@@ -90,9 +91,8 @@ def terminal(state: State) -> Array:
 
 def reward(state: State) -> Array:
   """Returns [2] float32: +1 and -1 for the winner and the loser, else 0."""
-  for_mover = -state.won.astype(jnp.float32)
-  sign = 1 - 2 * to_play(state).astype(jnp.float32)
-  return jnp.stack([sign * for_mover, -sign * for_mover])
+  first = state.won.astype(jnp.int32) * (2 * to_play(state) - 1)
+  return jnp.stack([first, -first]).astype(jnp.float32)
 
 
 def from_moves(moves: str) -> State:
