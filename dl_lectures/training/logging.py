@@ -65,8 +65,8 @@ class MetricsWriter:
       from tensorboardX import SummaryWriter
 
       # A purge step hides what a killed run wrote after it.
-      purge = {'purge_step': self._resume_step + 1} if self._resume_step else {}
-      self._events = SummaryWriter(self._events_directory, **purge)
+      purge = self._resume_step + 1 if self._resume_step else None
+      self._events = SummaryWriter(self._events_directory, purge_step=purge)
     for name, value in record.items():
       if isinstance(value, int | float) and name != 'step':
         self._events.add_scalar(name, value, step)

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -150,6 +150,8 @@ def fit(
     >>> result.status, result.step, float(result.state.params['w'])
     ('done', 1, 3.0)
   """
+  if num_steps < 1:
+    raise UsageError(f'num_steps={num_steps}; at least 1 is possible')
   disk = _Disk(workdir, config, keep)
   mesh = sharding.make_mesh() if mesh is None else mesh
   replicated = sharding.replicated(mesh)
@@ -167,8 +169,7 @@ def fit(
     restored = disk.restore(abstract_state)
     step = 0 if restored is None else restored[0]
     feed = _place(batches, step, mesh)
-    if step < num_steps:
-      batch, placed = next(feed)
+    batch, placed = next(feed) if step < num_steps else (None, None)
     disk.begin(step)
     _say_header(mesh, config, count_params(abstract_state), workdir, restored)
     if restored is not None and step >= num_steps:
@@ -183,7 +184,7 @@ def fit(
       state = jax.jit(init_fn, out_shardings=state_sharding)(init_key)
     else:
       state = restored[1]
-    step_jit = _jit_step(step_fn, mesh, state_sharding)
+    step_jit, names = _jit_step(step_fn, mesh, state_sharding)
     step_jit.lower(state, placed, step_key).compile()
     finite_params = jax.jit(
       lambda state: _all_finite(count_params(state)), out_shardings=replicated
@@ -198,12 +199,15 @@ def fit(
     stack.callback(progress.close)
     last_save = time.monotonic()
     running: _Running | None = None
+    metrics: dict[str, Any] = {}
     end = stop = False
     while not (end or stop):
       previous = running
-      state, device_metrics, finite = step_jit(state, placed, step_key)
+      state, values, finite = step_jit(state, placed, step_key)
       step += 1
-      running = _Running(step, device_metrics, finite, batch)
+      running = _Running(
+        step, dict(zip(names, values, strict=True)), finite, batch
+      )
       end = step == num_steps
       if not end:
         batch, placed = next(feed)
@@ -386,7 +390,7 @@ def check_writable(workdir: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
+def _stop_signals() -> Generator[Callable[[], bool]]:
   """Catches SIGINT and SIGTERM; yields whether one has come."""
   asked: list[int] = []
 
@@ -437,14 +441,19 @@ def _place(
 
 def _jit_step(
   step_fn: StepFn, mesh: jax.sharding.Mesh, state_sharding: Any
-) -> Any:
-  """The step compiled for the mesh, and whether its metrics are finite."""
+) -> tuple[Any, list[str]]:
+  """The jitted step, and the metrics' names, known once it is compiled.
+
+  It returns the state, the metrics' values, and whether all are finite. JAX
+  sorts the names of a dict; a person wants them in their author's order.
+  """
   replicated = sharding.replicated(mesh)
   seen: list[str] = []
+  names: list[str] = []
 
   def step(
     state: State, batch: Batch, key: Key
-  ) -> tuple[State, Metrics, Array]:
+  ) -> tuple[State, tuple[Array, ...], Array]:
     # Runs once per compilation.
     shapes = ', '.join(
       f'{name} {leaf.dtype}{list(leaf.shape)}'
@@ -457,16 +466,18 @@ def _jit_step(
       )
     seen.append(shapes)
     state, metrics = step_fn(state, batch, key)
-    return state, metrics, _all_finite(metrics)
+    names[:] = metrics
+    return state, tuple(metrics.values()), _all_finite(metrics)
 
   # A donated state is gone when jax_debug_nans looks for the operation.
-  donate = () if jax.config.jax_debug_nans else (0,)
-  return jax.jit(
+  donate = () if _setting('jax_debug_nans') else (0,)
+  step_jit = jax.jit(
     step,
     in_shardings=(state_sharding, sharding.split(mesh), replicated),
     out_shardings=(state_sharding, replicated, replicated),
     donate_argnums=donate,
   )
+  return step_jit, names
 
 
 def _agree(*flags: bool) -> tuple[bool, ...]:
@@ -537,7 +548,7 @@ def _say_header(
   leaves = jax.tree.leaves(params)
   count = sum(int(np.prod(leaf.shape)) for leaf in leaves)
   kinds = ', '.join(sorted({str(leaf.dtype) for leaf in leaves}))
-  matmul = jax.config.jax_default_matmul_precision or 'default'
+  matmul = _setting('jax_default_matmul_precision') or 'default'
   device = mesh.devices.flat[0]
   processes = jax.process_count()
   for name, value in {
@@ -550,6 +561,11 @@ def _say_header(
     'start': f'resumed from step {restored[0]}' if restored else 'fresh',
   }.items():
     say(f'{name:<11}{value}')
+
+
+def _setting(name: str) -> Any:
+  """One of JAX's settings; their type does not list them."""
+  return getattr(jax.config, name)
 
 
 def _write_json(path: str, value: Any) -> None:

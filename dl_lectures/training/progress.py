@@ -110,12 +110,14 @@ def speed(rate: float) -> str:
 def duration(seconds: float) -> str:
   """A time as people read it.
 
-  >>> duration(7.2), duration(65), duration(3 * 3600 + 120)
-  ('7 s', '1:05', '3:02:00')
+  >>> duration(7.25), duration(42), duration(65), duration(3 * 3600 + 120)
+  ('7.2 s', '42 s', '1:05', '3:02:00')
   """
   if seconds == float('inf'):
     return 'unknown time'
-  if seconds < 60:
+  if seconds < 9.95:
+    return f'{seconds:.1f} s'
+  if seconds < 59.5:
     return f'{seconds:.0f} s'
   minutes, seconds = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
