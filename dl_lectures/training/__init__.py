@@ -5,6 +5,8 @@ from dl_lectures.training import (
   host,
   logging,
   replay,
+  report,
+  rollout,
   sharding,
 )
 from dl_lectures.training.loop import (
@@ -26,5 +28,7 @@ __all__ = [
   'logging',
   'make_step',
   'replay',
+  'report',
+  'rollout',
   'sharding',
 ]
