@@ -17,7 +17,7 @@ import jax
 import jaxlib
 
 # From glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 
 
 def tune_allocator() -> bool:
@@ -38,6 +38,9 @@ def tune_allocator() -> bool:
   except (OSError, AttributeError):
     return False
   settings = {
+    # One heap for all threads: a thread's own heaps are limited to 64 MB, and
+    # what does not fit is mapped anew at every call, whatever the thresholds.
+    _M_ARENA_MAX: 1,
     _M_MMAP_THRESHOLD: 1 << 30,
     _M_TRIM_THRESHOLD: (1 << 31) - 1,
     _M_TOP_PAD: 64 << 20,
