@@ -50,8 +50,18 @@ sudo apt install $without_venv-venv) and type the same command again."
 and name it, for example: make PYTHON=python3.12 run"
 }
 
+# Of the same 3.x as PYTHON, if that was given.
+as_asked() {
+  [ -z "${PYTHON:-}" ] ||
+    [ "$(minor_version "$PYTHON")" = "$(minor_version .venv/bin/python)" ]
+}
+
+minor_version() {
+  "$1" -c 'import sys; print(sys.version_info[:2])' 2>/dev/null
+}
+
 checksum=$(cksum <requirements.lock)
-if [ -f .venv/complete ] && .venv/bin/python -c '' 2>/dev/null; then
+if [ -f .venv/complete ] && .venv/bin/python -c '' 2>/dev/null && as_asked; then
   [ "$(cat .venv/complete)" = "$checksum" ] && exit 0
   echo 'requirements.lock has changed: bringing .venv up to date.'
   rm .venv/complete
@@ -62,34 +72,37 @@ else
   "$python" -m venv .venv
 fi
 
+# setuptools, itself from the lock, builds what comes as source: pip and uv
+# would otherwise fetch one that nothing pins.
+build_lock=.venv/build-requirements.lock
+awk '/^[a-z]/ { wanted = /^setuptools==/ } wanted' requirements.lock \
+  >"$build_lock"
+
+uv_install() {
+  uv pip install --python .venv/bin/python --require-hashes "$@"
+}
+
+with_uv() {
+  uv --version >/dev/null 2>&1 &&
+    uv_install --quiet -r "$build_lock" &&
+    uv_install --no-build-isolation -r requirements.lock
+}
+
 pip_install() {
   .venv/bin/python -m pip install --disable-pip-version-check --no-input "$@"
 }
 
-# setuptools, itself from the lock, builds what comes as source: pip would
-# otherwise fetch one that nothing pins.
-build_pins=.venv/build-requirements.lock
-awk '/^[a-z]/ { wanted = /^setuptools==/ } wanted' requirements.lock \
-  >"$build_pins"
-
-with_uv() {
-  uv --version >/dev/null 2>&1 || return 1
-  VIRTUAL_ENV=$PWD/.venv uv pip install --quiet --require-hashes -r "$build_pins" &&
-    VIRTUAL_ENV=$PWD/.venv uv pip install --require-hashes \
-      --no-build-isolation -r requirements.lock
-}
-
+# Of pip's several hundred lines only the downloads are of interest.
 with_pip() {
-  pip_install --quiet --require-hashes -r "$build_pins"
-  # Of pip's several hundred lines only the downloads are of interest.
-  {
-    pip_install --require-hashes --no-build-isolation -r requirements.lock &&
-      touch .venv/installed
+  rm -f .venv/installed
+  pip_install --quiet --require-hashes -r "$build_lock" && {
+    pip_install --require-hashes --no-build-isolation --use-pep517 \
+      -r requirements.lock && touch .venv/installed
   } | sed -n 's/^ *Downloading /  downloading /p'
   [ -f .venv/installed ]
 }
 
-with_uv || with_pip ||
-  fail 'The packages were not installed (see above): type the same command again to try once more.'
+with_uv || with_pip || fail 'The packages were not installed (see above): \
+type the same command again to try once more.'
 pip_install --quiet --no-deps --no-build-isolation --editable .
 printf '%s\n' "$checksum" >.venv/complete
