@@ -38,8 +38,6 @@ from dl_lectures.types import Array, Key, UsageError
 
 State = Any  # a pytree of the game's own
 
-_OURS = ('connect_four', 'tic_tac_toe')
-
 
 class Symmetry(NamedTuple):
   """One symmetry of the board, told twice: for what is seen and what is done.
@@ -144,11 +142,19 @@ class Game(NamedTuple):
   compact: Callable[[State], State]
 
 
+def names() -> tuple[str, ...]:
+  """Returns the names of all games that `make` knows, ours first."""
+  from dl_lectures.envs import pgx_games
+
+  return (*_ours(), *sorted(pgx_games.NAMES))
+
+
 def make(name: str, board_size: int | None = None) -> Game:
   """Returns the game of that name.
 
   Args:
-    name: 'connect_four', 'tic_tac_toe'.
+    name: one of `names()`: 'connect_four', 'tic_tac_toe', and with the extra
+      [pgx] 'pgx_chess', 'pgx_go', 'pgx_shogi' and the others.
     board_size: the board's side, for the games that have several.
 
   Returns:
@@ -156,24 +162,40 @@ def make(name: str, board_size: int | None = None) -> Game:
     over it are compiled once.
 
   Raises:
-    UsageError: no game has this name, or it has no such board.
+    UsageError: no game has this name, it has no such board, or it needs an
+      extra that is not installed.
 
   Example:
 
   >>> make('connect_four').num_actions
   7
   """
-  from dl_lectures.envs import connect_four, tic_tac_toe
+  return _make(name, board_size)
 
-  ours = {'connect_four': connect_four.GAME, 'tic_tac_toe': tic_tac_toe.GAME}
-  if name not in ours:
+
+@functools.cache
+def _make(name: str, board_size: int | None) -> Game:
+  from dl_lectures.envs import pgx_games
+
+  ours = _ours()
+  if name not in names():
+    near = difflib.get_close_matches(name, names(), n=1)
+    meant = f', did you mean {near[0]!r}?' if near else ''
     raise UsageError(
-      f'unknown game {name!r}{_nearest(name, _OURS)}; '
-      f'possible: {", ".join(sorted(_OURS))}'
+      f'unknown game {name!r}{meant}; possible: {", ".join(names())}'
     )
+  if name not in ours:
+    return pgx_games.make(name, board_size)
   if board_size is not None:
     raise UsageError(f'{name} has one board only: leave out board_size')
   return ours[name]
+
+
+def _ours() -> dict[str, Game]:
+  # Here, not above: the games are written in terms of this module.
+  from dl_lectures.envs import connect_four, tic_tac_toe
+
+  return {game.GAME.name: game.GAME for game in (connect_four, tic_tac_toe)}
 
 
 def play_moves(game: Game, moves: Iterable[str]) -> State:
@@ -229,8 +251,3 @@ def _replay(game: Game, actions: Array) -> tuple[State, Array]:
   start = (game.init(jax.random.key(0)), jnp.int32(0), jnp.bool_(True))
   (state, played, _), _ = jax.lax.scan(play, start, actions)
   return state, played
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-  near = difflib.get_close_matches(name, list(names), n=1)
-  return f', did you mean {near[0]!r}?' if near else ''
