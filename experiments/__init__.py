@@ -1,0 +1,1 @@
+"""One binary per system: `python -m experiments.<system> --help`."""
