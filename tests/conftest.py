@@ -7,8 +7,12 @@ import os
 
 import jax
 
+from dl_lectures.training import host
+
 # Before the first use of a device: neither can be changed afterwards. A test
 # says what the CPU does, also on a machine with an accelerator.
 jax.config.update('jax_platforms', os.environ.get('JAX_PLATFORMS', 'cpu'))
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+host.tune_allocator()
+host.enable_compile_cache()
