@@ -1,12 +1,12 @@
 """Convolutions that are fast inside loops on the CPU too, and residual towers.
 
-XLA:CPU computes a convolution's weight gradient with a fast kernel at the top
-level of a program and with a naive one, some 30 times slower, inside any loop:
-`lax.scan`, `lax.map`, `fori_loop`. A training step that is written once and
-scanned, mapped or sharded needs a gradient without this trap. `convolve` has
-one: there the weight gradient is one matrix product per kernel tap, of the
-shifted input with the output gradient, and the input gradient is a forward
-convolution with the flipped kernel. Accelerators keep XLA's own gradient.
+XLA:CPU has a fast kernel for a convolution whose arrays lie as [N, H, W, C] and
+a naive one, 30 times slower, for any other order. A convolution's gradients are
+convolutions with batch and channels exchanged. At the top level of a program
+XLA transposes them for the fast kernel; inside a loop (`lax.scan`, `lax.map`,
+`fori_loop`) it does not. `convolve` has gradients of its own that are already
+in order, so that a training step is written once and may be scanned, mapped or
+sharded. Accelerators keep XLA's own gradients.
 
 Shapes: N batch, H height, W width, C input channels, D output channels.
 """
@@ -67,20 +67,21 @@ def convolve(
     UsageError: the padding is none of these.
   """
   stride, rate = _pair(stride), _pair(rate)
-  extent = [
-    (k - 1) * r + 1 for k, r in zip(kernel.shape[:2], rate, strict=True)
-  ]
-  if isinstance(padding, str):
-    if padding not in ('SAME', 'VALID'):
-      raise UsageError(
-        f"padding {padding!r} is unknown: possible are 'SAME', 'VALID' and"
-        ' pairs of numbers.'
-      )
-    pads = lax.padtype_to_pads(inputs.shape[1:3], extent, stride, padding)
-  else:
-    pads = padding
-  (top, bottom), (left, right) = pads
-  window = _Window(stride, rate, ((top, bottom), (left, right)))
+  if padding in ('SAME', 'VALID'):
+    extents = [
+      (k - 1) * r + 1 for k, r in zip(kernel.shape[:2], rate, strict=True)
+    ]
+    padding = lax.padtype_to_pads(inputs.shape[1:3], extents, stride, padding)
+  elif isinstance(padding, str):
+    raise UsageError(
+      f"padding {padding!r} is unknown: possible are 'SAME', 'VALID' and"
+      ' (before, after) for height and for width.'
+    )
+  height, width = padding
+  window = _Window(stride, rate, (tuple(height), tuple(width)))
+  if kernel.shape[:2] == stride == (1, 1) and not any((*height, *width)):
+    # A matrix product, and so are its gradients.
+    return jnp.einsum('nhwc,cd->nhwd', inputs, kernel[0, 0])
   return _convolve(window, inputs, kernel)
 
 
@@ -133,46 +134,41 @@ def _cpu_gradients(window, inputs, kernel, gradient):
 
 def _input_gradient(window, shape, kernel, gradient):
   """Convolves the spread-out gradient with the flipped kernel: [N, H, W, C]."""
-  (stride, rate, pads), (height, width) = window, kernel.shape[:2]
-  extents = [(height - 1) * rate[0] + 1, (width - 1) * rate[1] + 1]
+  stride, rate, pads = window
   spread = [(0, 0, 0)]
   for axis in (0, 1):
-    before = extents[axis] - 1 - pads[axis][0]
+    before = (kernel.shape[axis] - 1) * rate[axis] - pads[axis][0]
     length = (gradient.shape[axis + 1] - 1) * stride[axis] + 1
     after = shape[axis + 1] - length + pads[axis][0]
     spread.append((before, after, stride[axis] - 1))
-  flipped = jnp.swapaxes(jnp.flip(kernel, (0, 1)), 2, 3)
-  # Padded here and not by the convolution: lhs_dilation has no fast kernel.
+  # Spread here and not by the convolution: lhs_dilation has no fast kernel.
   gradient = lax.pad(
     gradient, jnp.zeros((), gradient.dtype), [*spread, (0, 0, 0)]
   )
-  return _xla_convolve(
-    _Window((1, 1), rate, ((0, 0), (0, 0))), gradient, flipped
-  )
+  flipped = jnp.swapaxes(jnp.flip(kernel, (0, 1)), 2, 3)
+  dense = _Window((1, 1), rate, ((0, 0), (0, 0)))
+  return _xla_convolve(dense, gradient, flipped)
 
 
 def _kernel_gradient(window, inputs, kernel, gradient):
-  """One matrix product per tap: [height, width, C, D]."""
-  (stride, rate, pads), (height, width) = window, kernel.shape[:2]
-  out_height, out_width, channels = gradient.shape[1:]
-  padding = [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)]
-  inputs = lax.pad(inputs, jnp.zeros((), inputs.dtype), padding)
-  gradient = gradient.reshape(-1, channels)
+  """Convolves the inputs with the gradient, over the batch: [.., .., C, D].
 
-  def tap(row: int, column: int) -> Array:
-    top, left = row * rate[0], column * rate[1]
-    bottom = top + (out_height - 1) * stride[0] + 1
-    right = left + (out_width - 1) * stride[1] + 1
-    seen = inputs[:, top : bottom : stride[0], left : right : stride[1]]
-    return lax.dot_general(
-      seen.reshape(-1, seen.shape[-1]),
-      gradient,
-      (((0,), (0,)), ((), ())),
-      preferred_element_type=jnp.float32,
-    )
+  Channels stand as the batch, the batch as channels, and the gradient as the
+  kernel, whose taps lie a stride apart and which moves by the rate.
+  """
+  stride, rate, pads = window
 
-  taps = [tap(row, column) for row in range(height) for column in range(width)]
-  return jnp.stack(taps).reshape(kernel.shape).astype(kernel.dtype)
+  def cover(axis: int) -> tuple[int, int]:
+    before, length = pads[axis][0], inputs.shape[axis + 1]
+    taps = (kernel.shape[axis] - 1) * rate[axis]
+    extent = (gradient.shape[axis + 1] - 1) * stride[axis] + 1
+    return before, taps + extent - before - length
+
+  channels_first = jnp.transpose(inputs, (3, 1, 2, 0))
+  as_kernel = jnp.transpose(gradient, (1, 2, 0, 3))
+  moved = _Window(rate, stride, (cover(0), cover(1)))
+  gradient = _xla_convolve(moved, channels_first, as_kernel)
+  return jnp.transpose(gradient, (1, 2, 0, 3))
 
 
 _convolve.defvjp(_forward, _backward)
