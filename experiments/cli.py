@@ -16,6 +16,7 @@ import inspect
 import io
 import json
 import os
+import pathlib
 import shlex
 import signal
 import statistics
@@ -71,7 +72,7 @@ def run(
     examples: command lines for the help.
   """
   argv = sys.argv[1:]
-  system = train.__module__.rpartition('.')[2]
+  system = _system(train)
   if {'-h', '-help', '--help'} & {*argv}:
     print(_help(argv, system, config, presets, doc, examples))
     sys.exit(0)
@@ -94,6 +95,11 @@ def run(
       else _tell(0, 'stopped; the same command continues')
     )
   sys.exit(code)
+
+
+def _system(train: Callable[..., Any]) -> str:
+  """The name of the file that `train` is in."""
+  return pathlib.Path(inspect.getsourcefile(train) or 'system').stem
 
 
 class _Job(NamedTuple):
@@ -195,6 +201,8 @@ def _jobs(
   except ValueError as error:
     raise UsageError(str(error)) from error
   for job in jobs:
+    if not 0 <= job.config.seed < 2**32:
+      raise UsageError(f'seed {job.config.seed}; 0 to {2**32 - 1} are possible')
     loop.check_writable(job.workdir)
     checkpoint.check_config(job.workdir, job.config)
   if given['results'] is not None:
@@ -290,7 +298,10 @@ def _convert(text: str, kind: Any) -> Any:
   if kind is str:
     return text
   try:
-    return kind(text)
+    value = kind(text)
+    if value != value:
+      raise ValueError
+    return value
   except ValueError:
     name = {int: 'a whole number', float: 'a number'}[kind]
     raise ValueError(f'{name} is expected') from None
@@ -328,13 +339,15 @@ def _did_you_mean(word: str, options: Mapping[str, str]) -> str:
   >>> _did_you_mean('xyzzy', {'seed': '--config.seed'})
   ''
   """
-  initials = {
-    ''.join(part[:1] for part in name.split('_')): name for name in options
+  known = {
+    ''.join(part[:1] for part in name.split('_')): name
+    for name in options
+    if '_' in name
   }
-  near = difflib.get_close_matches(word, options, 1, 0.6)
-  near = near or [initials[word]] if word in initials else near
+  known |= {name: name for name in options}
+  near = difflib.get_close_matches(word, known, 1, 0.5)
   near = near or [name for name in options if word in name or name in word]
-  return f'; did you mean {options[near[0]]}?' if near else ''
+  return f'; did you mean {options[known[near[0]]]}?' if near else ''
 
 
 def field_comments(config: type) -> dict[str, str]:

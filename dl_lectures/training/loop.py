@@ -6,6 +6,7 @@ checkpoints, metrics, hooks, progress, and an orderly end whatever happens.
 
 import contextlib
 import dataclasses
+import fcntl
 import itertools
 import json
 import os
@@ -276,6 +277,7 @@ class _Disk:
     self._workdir = None if workdir is None else os.path.abspath(workdir)
     self._config = config
     self._writer: MetricsWriter | None = None
+    self._lock: int | None = None
     self._checkpointer: checkpoint.Checkpointer | None = None
     self._start = time.monotonic()
     if self._workdir is None:
@@ -301,6 +303,7 @@ class _Disk:
       return
     os.makedirs(self._workdir, exist_ok=True)
     if jax.process_index() == 0:
+      self._claim()
       path = os.path.join(self._workdir, 'config.json')
       _write_json(path, dataclasses.asdict(self._config))
       self._writer = MetricsWriter(self._workdir, step)
@@ -361,8 +364,24 @@ class _Disk:
   def close(self) -> None:
     if self._writer is not None:
       self._writer.close()
+    if self._lock is not None:
+      os.close(self._lock)
     if self._checkpointer is not None:
       self._checkpointer.close()
+
+  def _claim(self) -> None:
+    """Keeps a second run out: it would rewrite the metrics of this one."""
+    assert self._workdir is not None
+    self._lock = os.open(self._workdir, os.O_RDONLY)
+    try:
+      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise UsageError(
+        f'workdir {self._workdir} is in use by another run; let it end or '
+        'choose another one'
+      ) from None
+    except OSError:
+      pass  # a file system without locks
 
 
 def check_writable(workdir: str | os.PathLike[str]) -> None:
@@ -493,14 +512,18 @@ def _call_hooks(
 ) -> dict[str, Any]:
   metrics: dict[str, Any] = {}
   for hook in hooks:
-    metrics |= jax.device_get(dict(hook.call(step, state) or {}))
+    metrics |= hook.call(step, state) or {}
   return logging.to_json(metrics)
 
 
 def _to_host(running: _Running) -> dict[str, Any]:
   """The metrics as Python numbers and lists."""
-  host = jax.device_get(dict(running.metrics))
-  return {name: np.asarray(value).tolist() for name, value in host.items()}
+  # As a list: JAX would sort the names of a dict.
+  values = jax.device_get(list(running.metrics.values()))
+  return {
+    name: np.asarray(value).tolist()
+    for name, value in zip(running.metrics, values, strict=True)
+  }
 
 
 def _is_finite(value: Any) -> bool:
@@ -554,7 +577,7 @@ def _say_header(
   for name, value in {
     'devices': f'{mesh.size} x {device.device_kind} ({device.platform})'
     + (f' in {processes} processes' if processes > 1 else ''),
-    'precision': f'{kinds}, matrix products {matmul}',
+    'precision': f'{kinds}, matmul precision {matmul}',
     'seed': config.seed,
     'parameters': f'{count:,}',
     'workdir': workdir or 'none, nothing is kept',
