@@ -1,0 +1,166 @@
+"""How well a player of Connect Four moves, judged by an exact solver.
+
+A position is decisive if some legal move throws its game-theoretic result
+away: only there can a player err. The measure is the share of decisive
+positions in which the chosen move keeps the result, apart for positions that
+random play reached and positions that semi-strong play reached, and by ply.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dl_lectures.analysis import strength
+from dl_lectures.data import connect_four
+from dl_lectures.envs import games
+from dl_lectures.ops import ratings
+
+Choose = Callable[[Any], np.ndarray]  # states [N] -> columns [N], 0 to 6
+
+# The kinds of positions that are judged, of each style where play is hard: by
+# name, what they are, their style (0 random, 1 semi-strong) and their plies.
+POSITIONS = {
+  'random_late': ('random play, plies 15-24', 0, (15, 19, 24)),
+  'semi_strong_early': ('semi-strong play, plies 8-12', 1, (8, 10, 12)),
+}
+
+# Of the seven first moves under perfect play, from the left (Allis, "A
+# Knowledge-based Approach of Connect-Four", 1988).
+OPENING_RESULTS = (-1, -1, 0, 1, 0, -1, -1)
+
+
+class Quality(NamedTuple):
+  """The share of decisive positions in which a player kept the result.
+
+  Attributes:
+    kept: the share.
+    low: of its 95% interval (Wilson).
+    high: of the same.
+    positions: how many were judged.
+  """
+
+  kept: float
+  low: float
+  high: float
+  positions: int
+
+
+def judge(players: Mapping[int, Choose], every: int = 1) -> dict[str, Quality]:
+  """Judges players on the decisive positions of the labelled table.
+
+  Args:
+    players: by their number of simulations.
+    every: only each so-many-th decisive position is judged.
+
+  Returns:
+    'random_late/64' and the like -> quality.
+  """
+  table = connect_four.load()
+  keeps = connect_four.keeps_result(table)
+  found = {}
+  for name in POSITIONS:
+    which = np.flatnonzero(_of(table, name))[::every]
+    states = positions([str(m) for m in table.moves[which]])
+    for num_simulations, choose in players.items():
+      kept = keeps[which, choose(states)]
+      found[f'{name}/{num_simulations}'] = _quality(kept)
+  return found
+
+
+def of_random_moves(name: str) -> Quality:
+  """What a player that picks any legal move keeps: the baseline.
+
+  Args:
+    name: of a kind of `POSITIONS`.
+  """
+  table = connect_four.load()
+  kept = connect_four.keeps_result(table).sum(axis=1)
+  legal = (table.scores > connect_four.ILLEGAL).sum(axis=1)
+  return _quality((kept / legal)[_of(table, name)])
+
+
+def positions(moves: Sequence[str]) -> Any:
+  """The states [N] that legal games lead to, columns 1-7 as in '4453'."""
+  game = games.make('connect_four')
+  longest = max(map(len, moves))
+  padded = [[int(m) - 1 for m in text.ljust(longest, '0')] for text in moves]
+
+  def play(actions: jax.Array) -> Any:
+    def ply(state: Any, action: jax.Array) -> tuple[Any, None]:
+      moved = game.step(state, jnp.maximum(action, 0))
+      played = jax.tree.map(
+        lambda new, old: jnp.where(action >= 0, new, old), moved, state
+      )
+      return played, None
+
+    return jax.lax.scan(ply, game.init(jax.random.key(0)), actions)[0]
+
+  return jax.jit(jax.vmap(play))(jnp.asarray(padded))
+
+
+def panels(
+  records: Sequence[Mapping[str, Any]],
+  found: Mapping[str, Quality],
+  untrained: Mapping[str, Quality],
+) -> list[strength.Panel]:
+  """What the judge saw, during training and at its end.
+
+  Args:
+    records: the run's metrics: 'seconds', at times shares under the names that
+      `judge` gives, at times 'opening_prior' [7].
+    found: of the trained player.
+    untrained: of the same with the network it began with.
+  """
+  judged = [r for r in records if f'{next(iter(POSITIONS))}/0' in r]
+  opened = [r for r in records if 'opening_prior' in r]
+  searches = sorted({int(name.split('/')[1]) for name in found})
+  drawn = []
+  for name, (what, _, _) in POSITIONS.items():
+    fixed = {
+      'random moves': of_random_moves(name).kept,
+      f'untrained, {searches[-1]} simulations': untrained[
+        f'{name}/{searches[-1]}'
+      ].kept,
+    }
+    kept = {
+      f'{n} simulations' if n else 'raw network': [
+        r[f'{name}/{n}'] for r in judged
+      ]
+      for n in searches
+    }
+    seconds = [r['seconds'] for r in judged]
+    drawn.append(strength.accuracy_over_training(what, seconds, kept, fixed))
+  return [
+    *drawn,
+    strength.openings_over_training(
+      [r['seconds'] for r in opened],
+      np.array([r['opening_prior'] for r in opened]),
+      OPENING_RESULTS,
+      'abcdefg',
+    ),
+    strength.quality_by_search(
+      searches,
+      {
+        what: [found[f'{name}/{n}'] for n in searches]
+        for name, (what, _, _) in POSITIONS.items()
+      },
+    ),
+  ]
+
+
+def _of(table: connect_four.ConnectFourTable, name: str) -> np.ndarray:
+  _, style, plies = POSITIONS[name]
+  return (
+    connect_four.is_decisive(table)
+    & (table.style == style)
+    & np.isin(table.ply, plies)
+  )
+
+
+def _quality(kept: np.ndarray) -> Quality:
+  share = float(np.mean(kept))
+  low, high = ratings.wilson_interval(share * len(kept), len(kept))
+  return Quality(share, low, high, len(kept))

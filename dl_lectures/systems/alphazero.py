@@ -1,0 +1,1068 @@
+"""AlphaZero: a network that knows only the rules teaches itself a board game.
+
+Silver et al., "A general reinforcement learning algorithm that masters chess,
+shogi, and Go through self-play", Science 362 (2018) [AZ]; Silver et al.,
+"Mastering the game of Go without human knowledge", Nature 550 (2017) [AGZ];
+Danihelka et al., "Policy improvement by planning with Gumbel", ICLR 2022 [G];
+Trudeau & Bowling, "Targeted search control in AlphaZero for effective policy
+improvement", AAMAS 2023 [T], for games that begin off the beaten track. Slides:
+deck 000, "AlphaZero: One Algorithm, Three Games", "Discovering Chess Opening
+Theory", "Amount of Search per Decision".
+
+      games [L] ──> search(network, rules) ──> policy pi [L, A], value v [L]
+        ^                   |                            |
+        |              play a ~ pi                 row (state, pi, v)
+        └──── rules <───────┘                            v
+                                    window of rows [P + T, L]: results flow
+                                    back from the ends of games: target z
+                                                         v
+      network <── Adam <── (p - pi)^2-ish loss <── ring of positions [L, N]
+
+Each lane plays its own game and owns its own ring, so one step is the same
+computation on one device and on many: lanes are split, parameters copied.
+"""
+
+import dataclasses
+import functools
+import itertools
+import json
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dl_lectures import nets, search, training, types
+from dl_lectures.analysis import matches, move_quality, strength
+from dl_lectures.envs import games
+from dl_lectures.training import checkpoint, replay, report, sharding
+
+P = jax.sharding.PartitionSpec
+
+Array = jax.Array
+GameState = Any
+Weights = tuple[hk.Params, hk.MutableState]
+
+# When, as shares of a run, copies of the player are kept to be rated later and
+# its moves are judged; and with how many simulations a move.
+EARLIER = (0.0, 0.03, 0.1, 0.3)
+MILESTONES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+SEARCHES = (0, 16, 64, 256)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """The settings of a run; the comments give the published value."""
+
+  seed: int = 0  # of every random number of the run
+  game: str = 'connect_four'  # any game that envs.games.make knows
+  board_size: int = 0  # of games with several; 0: the game's usual one
+  channels: int = 32  # width of the residual tower; AGZ: 256
+  blocks: int = 2  # residual blocks; AGZ: 19 or 39
+  batch_norm: bool = False  # AGZ: True; without, blocks start as identities
+  policy_channels: int = 8  # planes of the policy head; AGZ: 2
+  value_channels: int = 4  # planes of the value head; AGZ: 1
+  head_width: int = 64  # hidden units of the value head; AGZ: 256
+  lanes: int = 128  # games played at once; AZ: 5,000 TPUs
+  plies_per_step: int = 32  # moves in each lane between two learning phases
+  num_simulations: int = 32  # a move; AZ: 800
+  gumbel: bool = True  # Gumbel AlphaZero [G]; AZ: False (PUCT, Dirichlet)
+  value_scale: float = 0.25  # of Gumbel's improved policy; [G]: .5 on [-1, 1]
+  dirichlet_alpha: float = 0.3  # AZ: chess .3, shogi .15, Go .03
+  dirichlet_fraction: float = 0.25  # AZ: .25
+  temperature_plies: int = 10  # plies played with noise; AZ: 30
+  opening_plies: int = 0  # at most so many exploratory plies first [T]; AZ: 0
+  td_lambda: float = 1.0  # of the value targets; AZ: 1, the game's result
+  wrong_resignations: float = 0.05  # tolerated share; 0: never resign. AGZ: .05
+  resign_audit: float = 0.1  # share of games that never resign; AGZ: .1
+  window: int = 163_840  # positions kept; AZ: 1M games
+  batch_size: int = 512  # AZ: 4,096
+  updates_per_step: int = 24  # learning steps after each self-play phase
+  learning_rate: float = 2e-3  # AZ: .2 for chess and shogi, .02 for Go
+  learning_rate_drops: tuple[float, ...] = ()  # tenfold, at these shares; else
+  # cosine to zero. AZ: .143, .429, .714
+  adam: bool = True  # AZ: False, momentum .9
+  weight_decay: float = 1e-4  # AZ: 1e-4
+  averaging: float = 0.99  # of the parameters that play; AZ: 0
+  num_steps: int = 100  # self-play and learning phases; AZ: 700k updates
+
+  def __post_init__(self):
+    """Refuses what cannot be, in one line."""
+    least = {
+      'channels': 1,
+      'lanes': 1,
+      'plies_per_step': 1,
+      'num_simulations': 1,
+      'batch_size': 1,
+      'updates_per_step': 1,
+      'num_steps': 1,
+      'blocks': 0,
+      'temperature_plies': 0,
+      'opening_plies': 0,
+      'board_size': 0,
+      'learning_rate': 0,
+      'weight_decay': 0,
+    }
+    for name, low in least.items():
+      value = getattr(self, name)
+      if value < low:
+        raise types.UsageError(
+          f'config.{name}={value}; at least {low} is possible'
+        )
+    for name in (
+      'td_lambda',
+      'averaging',
+      'dirichlet_fraction',
+      'wrong_resignations',
+      'resign_audit',
+    ):
+      value = getattr(self, name)
+      if not 0 <= value <= 1:
+        raise types.UsageError(f'config.{name}={value}; 0 to 1 is possible')
+    if self.batch_size % self.lanes:
+      raise types.UsageError(
+        f'config.batch_size={self.batch_size}; the multiples of '
+        f'config.lanes={self.lanes} are possible'
+      )
+
+
+class Position(NamedTuple):
+  """What is learned from.
+
+  Attributes:
+    state: the game's state.
+    policy: [A] float32, the search's distribution over moves.
+    value: [] float32, the target for the player to move.
+  """
+
+  state: GameState
+  policy: Array
+  value: Array
+
+
+class Row(NamedTuple):
+  """One ply of self-play in one lane, before its game's result is known.
+
+  Attributes:
+    position: with the search's own value in place of the target.
+    player: [] int32, who moved.
+    reward: [] float32, the mover's result if the game ended here, else 0.
+    done: [] bool, whether the game ended with this move.
+    off_policy: [] bool, whether the move was not the search's choice.
+    used: [] bool, whether the row has already gone to the ring.
+  """
+
+  position: Position
+  player: Array
+  reward: Array
+  done: Array
+  off_policy: Array
+  used: Array
+
+
+class Ended(NamedTuple):
+  """What is to be known of games that ended; zeros elsewhere, [T, L].
+
+  Attributes:
+    games: 1 where one ended.
+    plies: its length.
+    resigned: 1 where a player resigned.
+    audited: 1 where nobody was allowed to.
+    wrong: 1 where, audited, somebody would have resigned and did not lose.
+  """
+
+  games: Array
+  plies: Array
+  resigned: Array
+  audited: Array
+  wrong: Array
+
+
+class Lane(NamedTuple):
+  """The games being played, one a lane.
+
+  Attributes:
+    state: the current positions.
+    ply: [L] int32.
+    opening: [L] int32, the ply before which moves are exploratory.
+    sharpness: [L] float32 in [0, 1], exploratory moves ~ prior^sharpness.
+    audit: [L] bool, whether this game is played to its end in any case.
+    lowest: [L, 2] float32, each player's lowest root value in this game.
+  """
+
+  state: GameState
+  ply: Array
+  opening: Array
+  sharpness: Array
+  audit: Array
+  lowest: Array
+
+
+class State(NamedTuple):
+  """Everything that is needed to continue a run exactly."""
+
+  train: types.TrainState
+  average: hk.Params  # the averaged parameters, which play
+  lanes: Lane  # [L, ...]
+  pending: Row  # [L, P, ...], the last P plies
+  rings: replay.Replay  # [L, N, ...]
+  resign_below: Array  # [] float32, the root value at which players resign
+  earlier: Any  # the weights of earlier selves, [len(EARLIER), ...]
+  step: Array  # [] int32
+
+
+class Noise(NamedTuple):
+  """Every random number of one phase of self-play, drawn outside its loop."""
+
+  root: Array  # [T, L, A], Gumbel or Dirichlet
+  choice: Array  # [T, L, A], Gumbel: samples moves
+  start: Array  # [T, L, 3], uniform: how new games begin
+
+
+class Thought(NamedTuple):
+  """What a player thinks of a batch of positions.
+
+  Attributes:
+    action: [B] int32, the move it would play.
+    visits: [B, A], simulations through each move; 0 for the raw network.
+    policy: [B, A] float32, the search's improved policy, or the prior.
+    prior: [B, A] float32, the network's own distribution over legal moves.
+    value: [B] float32, for the player to move.
+  """
+
+  action: Array
+  visits: Array
+  policy: Array
+  prior: Array
+  value: Array
+
+
+# By the number of simulations of a move.
+Players = Mapping[int, Callable[[Weights, GameState], Thought]]
+
+
+def network(config: Config, game: games.Game) -> hk.TransformedWithState:
+  """The two-headed residual network of [AGZ], methods, "Neural network".
+
+  It maps observations [B, H, W, C] and `is_training` to logits [B, A] and
+  values [B].
+  """
+
+  def forward(observation: Array, is_training: bool) -> nets.PolicyValue:
+    norm = (
+      (lambda: hk.BatchNorm(True, True, 0.99)) if config.batch_norm else None
+    )
+    x = nets.ResidualTower(config.channels, config.blocks, norm)(
+      observation, is_training
+    )
+    return nets.PolicyValueHead(
+      game.num_actions,
+      config.policy_channels,
+      config.value_channels,
+      config.head_width,
+      norm,
+    )(x, is_training)
+
+  return hk.transform_with_state(forward)
+
+
+def evaluate_positions(
+  game: games.Game,
+  net: hk.TransformedWithState,
+  weights: Weights,
+  states: GameState,
+) -> nets.PolicyValue:
+  """Masked logits [B, A] and values [B] of the states [B]."""
+  observations = jax.vmap(game.observe)(states)
+  (logits, value), _ = net.apply(*weights, None, observations, False)
+  legal = jax.vmap(game.legal_mask)(states)
+  return nets.PolicyValue(jnp.where(legal, logits, -1e9), value)
+
+
+def make_model(game: games.Game, net: hk.TransformedWithState):
+  """The rules and the network as the search sees them (`recurrent_fn`).
+
+  The reward is the mover's; a discount of -1 changes sides, 0 ends the game.
+  """
+
+  def recurrent_fn(weights, rng_key, action: Array, states: GameState):
+    del rng_key
+    mover = jax.vmap(game.to_play)(states)
+    states = jax.vmap(game.step)(states, action)
+    over = jax.vmap(game.terminal)(states)
+    rewards = jax.vmap(game.reward)(states)
+    same = jax.vmap(game.to_play)(states) == mover
+    logits, value = evaluate_positions(game, net, weights, states)
+    return search.RecurrentFnOutput(
+      reward=of_player(rewards, mover),
+      discount=jnp.where(over, 0.0, jnp.where(same, 1.0, -1.0)),
+      prior_logits=logits,
+      value=jnp.where(over, 0.0, value),
+    ), states
+
+  return recurrent_fn
+
+
+def think(
+  config: Config,
+  game: games.Game,
+  net: hk.TransformedWithState,
+  num_simulations: int,
+  batch: int = 256,
+) -> Callable[[Weights, GameState], Thought]:
+  """Makes a player without chance: (weights, states [B]) -> thoughts.
+
+  Args:
+    config: of the run whose weights will play.
+    game: the rules.
+    net: the network.
+    num_simulations: of a move; 0 for the raw network.
+    batch: more positions than these are thought of in parts.
+  """
+  model = make_model(game, net)
+  no_key = jax.random.key(0)
+
+  @jax.jit
+  def choose(weights: Weights, states: GameState) -> Thought:
+    logits, value = evaluate_positions(game, net, weights, states)
+    legal = jax.vmap(game.legal_mask)(states)
+    prior = jax.nn.softmax(logits)
+    if num_simulations == 0:
+      nothing = jnp.zeros_like(prior)
+      return Thought(jnp.argmax(prior, -1), nothing, prior, prior, value)
+    root = search.RootFnOutput(logits, value, states)
+    found = search.alphazero_policy(
+      weights,
+      no_key,
+      root,
+      model,
+      num_simulations,
+      ~legal,
+      dirichlet_fraction=0.0,
+      temperature=0.0,
+      gumbel=jnp.zeros_like(prior),
+    )
+    summary = found.search_tree.summary()
+    return Thought(
+      found.action,
+      summary.visit_counts,
+      found.action_weights,
+      prior,
+      summary.value,
+    )
+
+  def choose_all(weights: Weights, states: GameState) -> Thought:
+    total = jax.tree.leaves(states)[0].shape[0]
+    size = min(total, batch)
+    thoughts = []
+    for start in range(0, total, size):
+      # The last part is filled up from the front: one shape, one compilation.
+      which = np.arange(start, start + size) % total
+      part = choose(weights, take(states, which))
+      thoughts.append(take(part, slice(total - start)))
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *thoughts)
+
+  return choose_all
+
+
+def draw(config: Config, game: games.Game, key: types.Key) -> Noise:
+  """All random numbers of one phase of self-play."""
+  shape = (config.plies_per_step, config.lanes, game.num_actions)
+  root, choice, start = jax.random.split(key, 3)
+  if config.gumbel:
+    root_noise = jax.random.gumbel(root, shape)
+  else:
+    alpha = jnp.full(shape[2:], config.dirichlet_alpha)
+    root_noise = jax.random.dirichlet(root, alpha, shape[:2])
+  return Noise(
+    root_noise,
+    jax.random.gumbel(choice, shape),
+    jax.random.uniform(start, (*shape[:2], 3)),
+  )
+
+
+def self_play(
+  config: Config,
+  game: games.Game,
+  net: hk.TransformedWithState,
+  weights: Weights,
+  resign_below: Array,
+  lanes: Lane,
+  noise: Noise,
+) -> tuple[Lane, Row, Ended]:
+  """Plays T plies in every lane; a lane whose game ends begins another.
+
+  Returns the lanes, the rows [L, T] and what ended, [L, T].
+  """
+  model = make_model(game, net)
+  fresh = game.init(jax.random.key(0))
+  no_key = jax.random.key(0)  # all noise is drawn beforehand
+
+  def play_ply(lanes: Lane, noise: Noise):
+    states = lanes.state
+    logits, value = evaluate_positions(game, net, weights, states)
+    legal = jax.vmap(game.legal_mask)(states)
+    root = search.RootFnOutput(logits, value, states)
+    noisy = (lanes.ply < config.temperature_plies)[:, None]
+    if config.gumbel:
+      found = search.gumbel_muzero_policy(
+        weights,
+        no_key,
+        root,
+        model,
+        config.num_simulations,
+        ~legal,
+        value_scale=config.value_scale,
+        rescale_values=False,
+        gumbel=jnp.where(noisy, noise.root, 0.0),
+      )
+    else:
+      found = search.alphazero_policy(
+        weights,
+        no_key,
+        root,
+        model,
+        config.num_simulations,
+        ~legal,
+        dirichlet_noise=noise.root,
+        dirichlet_fraction=config.dirichlet_fraction,
+        gumbel=jnp.where(noisy, noise.choice, 0.0),
+      )
+
+    # Off the beaten track: the first plies of a game follow the network's
+    # prior, flattened by the game's own degree, instead of the search.
+    exploring = lanes.ply < lanes.opening
+    flat = jnp.where(legal, lanes.sharpness[:, None] * logits, -jnp.inf)
+    flat_choice = jnp.argmax(flat + noise.choice, axis=-1)
+    action = jnp.where(exploring, flat_choice, found.action)
+
+    value = found.search_tree.summary().value
+    player = jax.vmap(game.to_play)(states)
+    mine = player[:, None] == jnp.arange(2)[None]
+    lowest = jnp.where(
+      mine & ~exploring[:, None],
+      jnp.minimum(lanes.lowest, value[:, None]),
+      lanes.lowest,
+    )
+    gives_up = (value < resign_below) & ~lanes.audit & ~exploring
+
+    after = jax.vmap(game.step)(states, action)
+    over = jax.vmap(game.terminal)(after)
+    rewards = jax.vmap(game.reward)(after)
+    done = over | gives_up
+    row = Row(
+      Position(states, found.action_weights, value),
+      player,
+      jnp.where(gives_up, -1.0, of_player(rewards, player)),
+      done,
+      exploring & ~gives_up,
+      jnp.zeros_like(done),
+    )
+    lost_hope = jnp.any((lowest < resign_below) & (rewards >= 0), axis=-1)
+    ended = Ended(
+      done,
+      jnp.where(done, lanes.ply + 1, 0),
+      gives_up,
+      over & lanes.audit,
+      over & lanes.audit & lost_hope,
+    )
+    play_on = lanes._replace(state=after, ply=lanes.ply + 1, lowest=lowest)
+    lanes = select(done, start_lanes(config, fresh, noise.start), play_on)
+    return lanes, (row, ended)
+
+  lanes, (rows, ended) = jax.lax.scan(play_ply, lanes, noise)
+  rows, ended = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (rows, ended))
+  return lanes, rows, ended
+
+
+def start_lanes(config: Config, fresh: GameState, uniform: Array) -> Lane:
+  """New games for lanes [L], from numbers [L, 3] in [0, 1)."""
+  lanes = uniform.shape[0]
+  opening = jnp.floor(uniform[:, 0] * (config.opening_plies + 1))
+  return Lane(
+    jax.tree.map(lambda x: jnp.broadcast_to(x, (lanes, *x.shape)), fresh),
+    jnp.zeros(lanes, jnp.int32),
+    opening.astype(jnp.int32),
+    uniform[:, 1],
+    uniform[:, 2] < config.resign_audit,
+    jnp.ones((lanes, 2)),
+  )
+
+
+def take(tree: Any, which: Any) -> Any:
+  """Indexes the first axis of every leaf."""
+  return jax.tree.map(lambda x: x[which], tree)
+
+
+def of_player(values: Array, player: Array) -> Array:
+  """Takes from [B, 2] the column of each player [B]."""
+  return jnp.take_along_axis(values, player[:, None], axis=1)[:, 0]
+
+
+def select(condition: Array, x: Any, y: Any) -> Any:
+  """Takes x [L, ...] where the condition [L] holds, else y, leaf by leaf."""
+
+  def leaf(a: Array, b: Array) -> Array:
+    shape = (*condition.shape, *([1] * (a.ndim - condition.ndim)))
+    return jnp.where(condition.reshape(shape), a, b)
+
+  return jax.tree.map(leaf, x, y)
+
+
+def value_targets(rows: Row, td_lambda: float) -> tuple[Array, Array]:
+  """Lets results flow back from the ends of games, in one lane.
+
+  z_t = r_t + discount_t ((1 - lambda_t) v_{t+1} + lambda_t z_{t+1}), the
+  lambda-return with a discount of -1 where the players change and 0 where the
+  game ends. What follows an exploratory move says nothing of the position
+  before it: there z_t is the search's own value.
+
+  Args:
+    rows: [n, ...], consecutive plies.
+    td_lambda: 1 for the game's result alone [AZ].
+
+  Returns:
+    targets [n] and whether they are known yet [n].
+  """
+
+  def back(carry, row):
+    target, known, next_value, next_player = carry
+    value, player, reward, done, off_policy = row
+    side = jnp.where(player == next_player, 1.0, -1.0)
+    later = (1 - td_lambda) * next_value + td_lambda * target
+    target = jnp.where(done, reward, side * later)
+    target = jnp.where(off_policy, value, target)
+    known = known | done | off_policy
+    return (target, known, value, player), (target, known)
+
+  value = rows.position.value
+  zero = jnp.zeros_like(value[0])
+  start = (zero, jnp.zeros_like(rows.done[0]), zero, rows.player[0])
+  per_ply = (value, rows.player, rows.reward, rows.done, rows.off_policy)
+  _, (target, known) = jax.lax.scan(back, start, per_ply, reverse=True)
+  return target, known
+
+
+def make_loss(game: games.Game, net: hk.TransformedWithState):
+  """The loss of [AZ], equation 1: (z - v)^2 - pi . log p."""
+
+  def loss_fn(params, net_state, key, batch: tuple[Position, Array]):
+    position, weight = batch
+    observation = jax.vmap(game.observe)(position.state)
+    legal = jax.vmap(game.legal_mask)(position.state)
+    # Every position is seen through a symmetry of the board drawn for it.
+    which = jax.random.randint(key, weight.shape, 0, len(game.symmetries))
+    observation, policy, legal = see(
+      game, which, (observation, position.policy, legal)
+    )
+    (logits, value), net_state = net.apply(
+      params, net_state, None, observation, True
+    )
+    log_p = jax.nn.log_softmax(jnp.where(legal, logits, -1e9))
+    policy_loss = -jnp.sum(policy * log_p, axis=-1)
+    value_loss = jnp.square(position.value - value)
+    entropy = -jnp.sum(policy * jnp.log(jnp.maximum(policy, 1e-9)), axis=-1)
+
+    def mean(x: Array) -> Array:
+      return jnp.sum(weight * x) / jnp.maximum(jnp.sum(weight), 1.0)
+
+    loss = mean(policy_loss + value_loss)
+    metrics = {
+      'policy_excess': mean(policy_loss - entropy),
+      'value_loss': mean(value_loss),
+    }
+    return loss, (net_state, metrics)
+
+  return loss_fn
+
+
+def see(game: games.Game, which: Array, seen: tuple[Array, Array, Array]):
+  """Applies the symmetry `which` [B] to observations, policies and masks."""
+  observation, policy, legal = seen
+  seen_all = [
+    (s.observation(observation), s.policy(policy), s.policy(legal))
+    for s in game.symmetries
+  ]
+  for i, turned in enumerate(seen_all):
+    seen = select(which == i, turned, seen)
+  return seen
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+  updates = config.num_steps * config.updates_per_step
+  if config.learning_rate_drops:
+    drops = {int(x * updates): 0.1 for x in config.learning_rate_drops}
+    rate = optax.piecewise_constant_schedule(config.learning_rate, drops)
+  else:
+    rate = optax.cosine_decay_schedule(config.learning_rate, updates)
+  if config.adam:
+    return optax.adamw(rate, weight_decay=config.weight_decay)
+  return optax.chain(
+    optax.add_decayed_weights(config.weight_decay),
+    optax.sgd(rate, momentum=0.9),
+  )
+
+
+def init(config: Config, game: games.Game, net, key: types.Key) -> State:
+  """A network that knows nothing, games at their start, empty rings."""
+  net_key, lane_key = jax.random.split(key)
+  fresh = game.init(jax.random.key(0))
+  observation = game.observe(fresh)[None]
+  params, net_state = net.init(net_key, observation, True)
+  uniform = jax.random.uniform(lane_key, (config.lanes, 3))
+  position = Position(fresh, jnp.zeros(game.num_actions), jnp.zeros(()))
+  row = Row(
+    position,
+    jnp.zeros((), jnp.int32),
+    jnp.zeros(()),
+    jnp.zeros((), bool),
+    jnp.zeros((), bool),
+    jnp.ones((), bool),
+  )
+  ring = replay.init(position, config.window // config.lanes)
+
+  def spread(tree: Any, *shape: int) -> Any:
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *x.shape)), tree)
+
+  return State(
+    training.init_state(params, net_state, make_optimizer(config)),
+    params,
+    start_lanes(config, fresh, uniform),
+    spread(row, config.lanes, game.max_plies),
+    spread(ring, config.lanes),
+    -jnp.ones(()),
+    spread((params, net_state), len(EARLIER)),
+    jnp.zeros((), jnp.int32),
+  )
+
+
+def make_step(config: Config, game: games.Game, net, mesh) -> types.StepFn:
+  """One phase of self-play and the learning that follows it."""
+  update = training.make_step(make_loss(game, net), make_optimizer(config))
+  whole, split = P(), P('data')
+  play = sharding.per_device(
+    lambda *args: self_play(config, game, net, *args),
+    mesh,
+    in_specs=(whole, whole, split, P(None, 'data')),
+    out_specs=(split, split, split),
+  )
+  drawn = config.batch_size // config.lanes
+
+  def step(state: State, batch: None, key: types.Key):
+    del batch
+    key = jax.random.fold_in(key, state.step)
+    play_key, learn_key = jax.random.split(key)
+    weights = (state.average, state.train.net_state)
+    lanes, rows, ended = play(
+      weights, state.resign_below, state.lanes, draw(config, game, play_key)
+    )
+    ended = jax.tree.map(lambda x: jnp.sum(x, dtype=jnp.float32), ended)
+
+    window = jax.tree.map(
+      lambda *x: jnp.concatenate(x, axis=1), state.pending, rows
+    )
+    target, known = jax.vmap(value_targets, (0, None))(window, config.td_lambda)
+    rings = jax.vmap(replay.append)(
+      state.rings, window.position._replace(value=target), known & ~window.used
+    )
+    window = window._replace(used=window.used | known)
+    pending = jax.tree.map(lambda x: x[:, config.plies_per_step :], window)
+
+    def learn(carry, uniform):
+      train, average = carry
+      positions = jax.vmap(replay.sample)(rings, uniform)
+      weight = jnp.broadcast_to(
+        (rings.size > 0)[:, None].astype(jnp.float32), uniform.shape
+      )
+      flat = jax.tree.map(
+        lambda x: x.reshape(-1, *x.shape[2:]), (positions, weight)
+      )
+      train, metrics = update(train, flat, learn_key)
+      average = optax.incremental_update(
+        train.params, average, 1 - config.averaging
+      )
+      return (train, average), metrics
+
+    shape = (config.updates_per_step, config.lanes, drawn)
+    (train, average), metrics = jax.lax.scan(
+      learn,
+      (state.train, state.average),
+      jax.random.uniform(learn_key, shape),
+    )
+    games_ended = jnp.maximum(ended.games, 1.0)
+    metrics = jax.tree.map(jnp.mean, metrics) | {
+      'games': ended.games,
+      'plies': ended.plies / games_ended,
+      'resigned': ended.resigned / games_ended,
+      'resign_below': state.resign_below,
+      'positions': jnp.sum(rings.size),
+    }
+    keep = jnp.array([int(x * config.num_steps) for x in EARLIER]) == state.step
+    now = take(weights, None)
+    state = State(
+      train,
+      average,
+      lanes,
+      pending,
+      rings,
+      adapt_resignation(config, state.resign_below, ended),
+      jax.tree.map(
+        lambda old, new: jnp.where(
+          keep.reshape(-1, *([1] * (old.ndim - 1))), new, old
+        ),
+        state.earlier,
+        now,
+      ),
+      state.step + 1,
+    )
+    return state, metrics
+
+  return step
+
+
+def adapt_resignation(config: Config, below: Array, ended: Ended) -> Array:
+  """Moves the threshold to where the tolerated share resigns wrongly.
+
+  [AGZ], methods, "Self-play", estimated by the rule of Robbins and Monro: up
+  while audited games show fewer mistakes than are tolerated, down else.
+  """
+  wrong = ended.wrong / jnp.maximum(ended.audited, 1.0)
+  change = 0.1 * (config.wrong_resignations - wrong)
+  change = jnp.where(ended.audited > 0, change, 0.0)
+  # A draw is worth 0: whoever sees better has no cause to give up.
+  return jnp.clip(below + change, -1.0, -0.5)
+
+
+def playing(state: State) -> Weights:
+  """The weights that play."""
+  return state.average, state.train.net_state
+
+
+def opening(game: games.Game, players: Players, weights: Weights):
+  """What the network and its search make of the empty board: [A] each."""
+  start = take(game.init(jax.random.key(0)), None)
+  most = max(players)
+  return {
+    'opening_prior': players[0](weights, start).prior[0],
+    'opening_visits': players[most](weights, start).policy[0],
+  }
+
+
+def judge(
+  players: Players, weights: Weights, every: int = 1
+) -> dict[str, move_quality.Quality]:
+  """What the exact solver of Connect Four says of the players' moves."""
+
+  def choose(player, states: GameState) -> np.ndarray:
+    return np.asarray(player(weights, states).action)
+
+  return move_quality.judge(
+    {n: functools.partial(choose, p) for n, p in players.items()}, every
+  )
+
+
+def train(
+  config: Config,
+  *,
+  workdir: str | None,
+  hooks: Sequence[training.Hook] = (),
+) -> Mapping[str, Any]:
+  """Trains, judges and reports; returns the final metrics.
+
+  Args:
+    config: the settings.
+    workdir: where the run is kept and resumed from; None keeps nothing.
+    hooks: called beside the system's own.
+
+  Raises:
+    UsageError: an unknown game, a size that the devices do not divide, a
+      window too small for the game.
+  """
+  game = games.make(config.game, config.board_size or None)
+  mesh = sharding.make_mesh()
+  sharding.check_divides('config.lanes', config.lanes, mesh)
+  least = config.lanes * (game.max_plies + config.plies_per_step)
+  if config.window < least:
+    raise types.UsageError(
+      f'config.window={config.window}; at least {least} is possible, which is '
+      f'lanes * (plies_per_step + {game.max_plies}, the longest {game.name})'
+    )
+  net = network(config, game)
+  players = {n: think(config, game, net, n) for n in SEARCHES}
+  milestones = {int(x * config.num_steps) for x in MILESTONES}
+
+  def look_at_opening(step: int, state: State) -> types.Metrics:
+    del step
+    return opening(game, players, playing(state))
+
+  def look_at_moves(step: int, state: State) -> Any:
+    if step not in milestones or game.name != 'connect_four':
+      return None
+    found = judge(players, playing(state), every=4)
+    return {name: quality.kept for name, quality in found.items()}
+
+  whole: Any = sharding.replicated(mesh)
+  split: Any = sharding.split(mesh)
+  result = training.fit(
+    make_step(config, game, net, mesh),
+    lambda key: init(config, game, net, key),
+    config=config,
+    workdir=workdir,
+    num_steps=config.num_steps,
+    mesh=mesh,
+    state_sharding=State(
+      train=whole,
+      average=whole,
+      lanes=split,
+      pending=split,
+      rings=split,
+      resign_below=whole,
+      earlier=whole,
+      step=whole,
+    ),
+    count_params=lambda state: state.train.params,
+    hooks=[
+      training.Hook(look_at_opening, max(1, config.num_steps // 50), True),
+      training.Hook(look_at_moves, 1, True),
+      *hooks,
+    ],
+  )
+  if result.status != 'done':
+    return result.metrics
+  return conclude(config, game, players, result, workdir)
+
+
+def conclude(
+  config: Config,
+  game: games.Game,
+  players: Players,
+  result: training.FitResult,
+  workdir: str | None,
+) -> Mapping[str, Any]:
+  """Rates and judges the player at the end of its run, and reports."""
+  start = time.monotonic()
+  weights = playing(result.state)
+  standings = rate(game, players, result.state)
+  panels, claims = [], []
+  metrics = dict(result.metrics)
+  records = [] if workdir is None else training.logging.read(workdir)
+  first = opening(game, players, weights)
+  prior = np.asarray(first['opening_prior'])
+  if game.name == 'connect_four':
+    found = judge(players, weights)
+    untrained = judge(players, take(result.state.earlier, 0))
+    metrics |= {name: quality.kept for name, quality in found.items()}
+    claims += connect_four_claims(found, untrained, prior)
+    panels += move_quality.panels(records, found, untrained)
+  panels += [strength.elo(standings)]
+  claims += elo_claims(standings)
+  page = strength.figure(panels)
+  report.save_figure(page, workdir, 'alphazero')
+  report.write(
+    workdir,
+    title=f'AlphaZero learns {game.name}',
+    config=config,
+    claims=claims,
+    metrics=metrics,
+    figures={'alphazero': 'From the rules alone, by self-play.'},
+    minutes=(result.seconds + time.monotonic() - start) / 60,
+  )
+  return metrics
+
+
+def rate(
+  game: games.Game, players: Players, state: State, num_games: int = 48
+) -> list[matches.Standing]:
+  """Elo of the player, of its earlier selves and of players without a network.
+
+  Every member of the pool meets its neighbours and the anchors, so that the
+  scale is fixed by players that do not learn.
+  """
+
+  def bound(num_simulations: int, weights: Weights) -> matches.Player:
+    return lambda states, key: players[num_simulations](weights, states).action
+
+  pool = {
+    'random': matches.random_player(game),
+    '100 random games a move': matches.rollout_player(game, 100),
+  }
+  for i, share in enumerate(EARLIER):
+    earlier = take(state.earlier, i)
+    pool[f'64 simulations, {share:.0%} trained'] = bound(64, earlier)
+  for num_simulations in SEARCHES:
+    name = (
+      f'{num_simulations} simulations' if num_simulations else 'raw network'
+    )
+    pool[name] = bound(num_simulations, playing(state))
+  names = list(pool)
+  pairs = [
+    (name, other)
+    for i, name in enumerate(names)
+    for j, other in enumerate(names[:i])
+    if i - j <= 2 or j == 1
+  ]
+  return matches.round_robin(game, pool, jax.random.key(0), num_games, pairs)
+
+
+def elo_claims(standings: Sequence[matches.Standing]) -> list[report.Claim]:
+  """What the ratings say: search and training both pay."""
+  by_name = {s.name: s for s in standings}
+  best, raw = standings[-1], by_name['raw network']
+  return [
+    report.Claim(
+      f'Elo of {who.name} above random play',
+      who.elo,
+      interval=(who.elo - 1.96 * who.error, who.elo + 1.96 * who.error),
+      baseline=by_name['100 random games a move'].elo,
+      baseline_name='search with 100 random games a move',
+    )
+    for who in (raw, best)
+  ]
+
+
+def connect_four_claims(
+  found: Mapping[str, move_quality.Quality],
+  untrained: Mapping[str, move_quality.Quality],
+  prior: np.ndarray,
+) -> list[report.Claim]:
+  """The bars that a Connect Four run of ten minutes is held to."""
+  what = {
+    'random_late': 'results kept, random-play positions, plies 15-24',
+    'semi_strong_early': 'results kept, semi-strong positions, plies 8-12',
+  }
+  bars = {
+    ('random_late', 0): 0.80,
+    ('random_late', 256): 0.98,
+    ('semi_strong_early', 0): 0.78,
+    ('semi_strong_early', 256): 0.90,
+  }
+  claims = []
+  for (positions, n), bar in bars.items():
+    quality = found[f'{positions}/{n}']
+    if n == 0:
+      chance = move_quality.of_random_moves(positions)
+      baseline, baseline_name = chance.kept, 'random legal moves'
+    else:
+      baseline = untrained[f'{positions}/{n}'].kept
+      baseline_name = 'the same search, untrained network'
+    claims.append(
+      report.at_least(
+        f'{what[positions]}, ' + (f'{n} simulations' if n else 'raw network'),
+        quality.kept,
+        bar,
+        interval=(quality.low, quality.high),
+        baseline=baseline,
+        baseline_name=baseline_name,
+      )
+    )
+  # Perfect play wins with d, draws with c and e, loses the sooner the farther.
+  outwards = [
+    prior[3],
+    prior[[2, 4]].mean(),
+    prior[[1, 5]].mean(),
+    prior[[0, 6]].mean(),
+  ]
+  ordered = all(a > b for a, b in itertools.pairwise(outwards))
+  return [
+    *claims,
+    report.at_least(
+      'opening prior of the centre',
+      float(prior[3]),
+      0.5,
+      baseline=1 / 7,
+      baseline_name='uniform',
+    ),
+    report.at_least(
+      'opening prior orders the columns as theory does (1: yes)',
+      float(ordered),
+      1.0,
+      baseline=1 / 24,
+      baseline_name='a random order of the four kinds of columns',
+    ),
+  ]
+
+
+class Trained(NamedTuple):
+  """A player as a workdir holds it."""
+
+  config: Config
+  game: games.Game
+  net: hk.TransformedWithState
+  weights: Weights
+  step: int
+
+
+def load(workdir: str) -> Trained:
+  """Reads the newest player of a run, which may still be going on.
+
+  Raises:
+    UsageError: there is no run, or nothing of it is kept yet.
+  """
+  path = pathlib.Path(workdir) / 'config.json'
+  if not path.exists():
+    raise types.UsageError(
+      f'{workdir} holds no run (no config.json); train one with '
+      f'python -m experiments.alphazero --workdir={workdir}'
+    )
+  fields = json.loads(path.read_text())
+  fields['learning_rate_drops'] = tuple(fields['learning_rate_drops'])
+  config = Config(**fields)
+  game = games.make(config.game, config.board_size or None)
+  net = network(config, game)
+  abstract = jax.eval_shape(
+    lambda key: init(config, game, net, key), jax.random.key(0)
+  )
+  found = checkpoint.Checkpointer.open(path.parent / 'checkpoints').restore(
+    abstract
+  )
+  if found is None:
+    raise types.UsageError(f'{workdir} holds no checkpoint yet; wait a minute')
+  return Trained(config, game, net, playing(found[1]), found[0])
+
+
+_SMOKE = Config(
+  channels=8,
+  blocks=1,
+  lanes=16,
+  plies_per_step=8,
+  num_simulations=8,
+  window=4096,
+  batch_size=32,
+  updates_per_step=4,
+  num_steps=6,
+)
+
+PRESETS = {
+  # Seconds: shows that everything runs.
+  'smoke': _SMOKE,
+  # Ten minutes on two CPU cores.
+  'laptop': Config(),
+  # The published settings of chess.
+  'paper': Config(
+    game='pgx_chess',
+    channels=256,
+    blocks=19,
+    batch_norm=True,
+    policy_channels=256,
+    value_channels=1,
+    head_width=256,
+    lanes=4096,
+    plies_per_step=16,
+    num_simulations=800,
+    gumbel=False,
+    temperature_plies=30,
+    window=4096 * 20_000,
+    batch_size=4096,
+    updates_per_step=13,
+    learning_rate=0.2,
+    learning_rate_drops=(1 / 7, 3 / 7, 5 / 7),
+    adam=False,
+    averaging=0.0,
+    num_steps=700_000 // 13,
+  ),
+}
