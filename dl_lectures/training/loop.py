@@ -226,13 +226,16 @@ def fit(
         for hook in hooks
         if (hook.every and step % hook.every == 0) or (end and hook.at_end)
       ]
+      hooked: dict[str, Any] = {}
+      if due:
+        disk.check(running)
+        hooked = _call_hooks(due, step, state)
       stop, save = _agree(
         stop_asked(), time.monotonic() - last_save >= save_every_seconds
       )
       if not (due or end or stop or save):
         continue
       disk.check(running)
-      hooked = _call_hooks(due, step, state)
       metrics = _to_host(running) | hooked
       if end or hooked or step % log_every == 0:
         disk.log(step, metrics)
@@ -301,12 +304,18 @@ class _Disk:
     """Makes what is missing, and forgets metrics later than `step`."""
     if self._workdir is None:
       return
-    os.makedirs(self._workdir, exist_ok=True)
-    if jax.process_index() == 0:
+    if jax.process_index() > 0:
+      return
+    try:
+      os.makedirs(self._workdir, exist_ok=True)
       self._claim()
       path = os.path.join(self._workdir, 'config.json')
       _write_json(path, dataclasses.asdict(self._config))
       self._writer = MetricsWriter(self._workdir, step)
+    except OSError as error:
+      raise UsageError(
+        f'workdir {self._workdir} cannot be written: {error.strerror}'
+      ) from error
 
   def seconds(self) -> float:
     """Spent in `fit` so far, over all resumptions."""
@@ -333,6 +342,7 @@ class _Disk:
     if self._workdir is None or self._checkpointer is None:
       raise NonFiniteError(f'{message}; without a workdir nothing is kept')
     path = os.path.join(self._workdir, 'debug', f'step_{running.step:08d}')
+    self._checkpointer.wait()
     steps = self._checkpointer.steps()
     since = f'step {max(steps)}' if steps else 'the start'
     if jax.process_index() == 0:

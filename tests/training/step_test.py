@@ -10,16 +10,16 @@ import optax
 from dl_lectures import training
 
 
-def _square(params, net_state, key, batch):
+def _square(params: Any, net_state: Any, key: jax.Array, batch: jax.Array):
   """(w x - 1)^2, counting calls in the network's state."""
   del key
   loss = jnp.mean((params['w'] * batch - 1.0) ** 2)
-  net_state = {'count': {'calls': net_state['count']['calls'] + 1}}
-  return loss, (net_state, {'twice': 2 * loss})
+  counted: Any = {'count': {'calls': net_state['count']['calls'] + 1}}
+  return loss, (counted, {'twice': 2 * loss})
 
 
 def _start(w, optimizer):
-  net_state = {'count': {'calls': jnp.array(0)}}
+  net_state: Any = {'count': {'calls': jnp.array(0)}}
   return training.init_state({'w': w}, net_state, optimizer)
 
 
