@@ -1,0 +1,1 @@
+"""Data: tables that ship with the library, and iterators of batches."""

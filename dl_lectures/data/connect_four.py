@@ -1,0 +1,77 @@
+"""Solved Connect Four positions: an exact judge of a player's moves.
+
+Each position comes with the exact score of every move, so that a player's
+strength is a share of positions and not a rating against other players: among
+the positions in which at least one legal move throws the result away
+(`is_decisive`), how often does the chosen move keep it (`keeps_result`)?
+"""
+
+from importlib import resources
+from typing import NamedTuple
+
+import numpy as np
+
+ILLEGAL = -100
+
+
+class ConnectFourTable(NamedTuple):
+  """N solved positions, none of them over.
+
+  Attributes:
+    moves: [N] str, the columns played so far, as digits 1-7.
+    ply: [N] int32, the number of stones on the board.
+    style: [N] int32, 0 reached by random play, 1 by semi-strong play.
+    scores: [N, 7] int8, each column's score for the player to move: 0 a draw,
+      +k a win with the k-th stone from his last (21 the soonest, 1 the
+      latest), -k a loss likewise, `ILLEGAL` for a full column.
+    result: [N, 7] int8, the sign of the score: 1 win, 0 draw, -1 loss or
+      illegal.
+  """
+
+  moves: np.ndarray
+  ply: np.ndarray
+  style: np.ndarray
+  scores: np.ndarray
+  result: np.ndarray
+
+
+def load() -> ConnectFourTable:
+  """Loads the table that ships with the library."""
+  path = resources.files('dl_lectures.data') / 'tables' / 'connect_four.npz'
+  with path.open('rb') as file, np.load(file, allow_pickle=False) as arrays:
+    scores = arrays['scores']
+    return ConnectFourTable(
+      moves=arrays['moves'],
+      ply=arrays['ply'],
+      style=arrays['style'],
+      scores=scores,
+      result=np.sign(scores),
+    )
+
+
+def keeps_result(table: ConnectFourTable) -> np.ndarray:
+  """The moves after which best play still gives what it gave before.
+
+  Args:
+    table: N positions.
+
+  Returns:
+    [N, 7] bool; at least one True in each row, never for an illegal move.
+  """
+  # A full column's score is below every other, so it is never the best.
+  best = table.scores.max(axis=1, keepdims=True)
+  legal = table.scores != ILLEGAL
+  return legal & (table.result == np.sign(best))
+
+
+def is_decisive(table: ConnectFourTable) -> np.ndarray:
+  """The positions in which at least one legal move throws the result away.
+
+  Args:
+    table: N positions.
+
+  Returns:
+    [N] bool.
+  """
+  legal = table.scores != ILLEGAL
+  return (legal & ~keeps_result(table)).any(axis=1)
