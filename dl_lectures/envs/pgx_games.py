@@ -8,7 +8,8 @@ own; 'pgx_go' takes any board from 2x2 to 19x19.
 
 What differs from pgx: player 0 always moves first, no action is legal after
 the end, a step after the end changes nothing (the result stays), observations
-are float32 and computed when asked for. The rules are pgx's, with its gaps:
+are float32 and computed when asked for, an illegal action is not noticed (pgx
+makes it lose; look at the legal mask). The rules are pgx's, with its gaps:
 no repetition rule in shogi, a repeated Go position loses, chess ends at the
 fifty-move rule, threefold repetition and 512 plies.
 
