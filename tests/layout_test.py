@@ -29,6 +29,9 @@ FORBIDDEN_NAMES = {'utils', 'common', 'misc', 'base', 'helpers', 'core'}
 # Tests of the whole, which mirror no single file.
 CROSS_CUTTING = {'layout', 'multiprocess', 'notebooks', 'packaging', 'readme'}
 
+# What tests run as a program or import; under tests/.
+SUPPORT = {'experiments/line'}
+
 # Generous: it ends an example that hangs, not one on a busy machine.
 DOCTEST_SECONDS = 120
 
@@ -238,7 +241,7 @@ def has_examples(path: pathlib.Path) -> bool:
 
 
 @pytest.mark.parametrize(
-  'path', [path for path in PACKAGE if has_examples(path)], ids=str
+  'path', [p for p in [*PACKAGE, *PROGRAMS] if has_examples(p)], ids=str
 )
 def test_examples_run(path: pathlib.Path) -> None:
   def hangs(*_: object) -> None:
@@ -259,13 +262,12 @@ def test_examples_run(path: pathlib.Path) -> None:
 def mirrors(test: pathlib.Path) -> bool:
   """Whether a file under tests/ is in its place; relative to tests/."""
   subject = test.with_stem(test.stem.removesuffix('_test'))
-  return test == pathlib.Path('conftest.py') or (
-    test.stem.endswith('_test')
-    and (
-      str(subject.with_suffix('')) in CROSS_CUTTING
-      or (ROOT / 'dl_lectures' / subject).exists()
-      or (ROOT / subject).exists()
-    )
+  if str(test.with_suffix('')) in {'conftest', *SUPPORT}:
+    return True
+  return test.stem.endswith('_test') and (
+    str(subject.with_suffix('')) in CROSS_CUTTING
+    or (ROOT / 'dl_lectures' / subject).exists()
+    or (ROOT / subject).exists()
   )
 
 
