@@ -414,8 +414,12 @@ def _check_fits(
     for name, spec in stored.items()
     if name in wanted and _text_of(spec) != _text_of(wanted[name])
   ]
-  problems += [f'{name} is missing there' for name in wanted.keys() - stored]
-  problems += [f'{name} is unknown here' for name in stored.keys() - wanted]
+  problems += [
+    f'{name} is missing there' for name in wanted if name not in stored
+  ]
+  problems += [
+    f'{name} is unknown here' for name in stored if name not in wanted
+  ]
   if problems:
     more = f' (and {len(problems) - 4} more)' if len(problems) > 4 else ''
     raise UsageError(
