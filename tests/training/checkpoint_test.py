@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from typing import NamedTuple
 
 import jax
@@ -539,7 +540,7 @@ def _live(workdir: pathlib.Path | None, end: int | None, tell) -> None:
       state, _ = advance(state)
   else:
     checkpointer = checkpoint.Checkpointer.open(workdir / 'checkpoints')
-    found = _found(checkpointer, state)
+    found = checkpointer.restore(state)
     if found is not None:
       step, state = found
     tell(f'resumed {step}')
@@ -566,6 +567,8 @@ def _fork(
   if child == 0:
     try:
       _live(workdir, end, lambda text: os.write(into, f'{text}\n'.encode()))
+    except BaseException:
+      traceback.print_exc()
     finally:
       os._exit(0)
   os.close(into)
