@@ -72,7 +72,7 @@ def run(
     examples: command lines for the help.
   """
   argv = sys.argv[1:]
-  system = _system(train)
+  system = _system(config)
   if {'-h', '-help', '--help'} & {*argv}:
     print(_help(argv, system, config, presets, doc, examples))
     sys.exit(0)
@@ -97,9 +97,9 @@ def run(
   sys.exit(code)
 
 
-def _system(train: Callable[..., Any]) -> str:
-  """The name of the file that `train` is in."""
-  return pathlib.Path(inspect.getsourcefile(train) or 'system').stem
+def _system(config: type) -> str:
+  """The name of the file that the Config is in."""
+  return pathlib.Path(inspect.getsourcefile(config) or 'system').stem
 
 
 class _Job(NamedTuple):

@@ -313,9 +313,7 @@ class _Disk:
       _write_json(path, dataclasses.asdict(self._config))
       self._writer = MetricsWriter(self._workdir, step)
     except OSError as error:
-      raise UsageError(
-        f'workdir {self._workdir} cannot be written: {error.strerror}'
-      ) from error
+      raise _unwritable(self._workdir, error.strerror) from error
 
   def seconds(self) -> float:
     """Spent in `fit` so far, over all resumptions."""
@@ -412,7 +410,13 @@ def check_writable(workdir: str | os.PathLike[str]) -> None:
     reason = f'{path} is not writable'
   else:
     return
-  raise UsageError(
+  raise _unwritable(workdir, reason)
+
+
+def _unwritable(
+  workdir: str | os.PathLike[str], reason: str | None
+) -> UsageError:
+  return UsageError(
     f'workdir {os.fspath(workdir)} cannot be written: {reason}; give a '
     'directory of your own, such as runs/first'
   )

@@ -16,7 +16,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ import numpy as np
 from dl_lectures.training.logging import to_json
 
 _SUMMARY = 'summary.json'
+_HEADS = ('Claim', 'Value', 'Bar', 'Result', '95%', 'Baseline', 'Paper')
 _PACKAGES = ('dl_lectures', 'jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
 
 
@@ -60,7 +61,7 @@ def at_least(name: str, value: float, bar: float, **rest: Any) -> Claim:
   >>> at_least('accuracy', 0.9, 0.8, baseline=0.1, baseline_name='chance').met
   True
   """
-  return Claim(name, value, bar=bar, met=bool(value >= bar), **rest)
+  return Claim(name, value, bar=bar, met=value >= bar, **rest)
 
 
 def at_most(name: str, value: float, bar: float, **rest: Any) -> Claim:
@@ -69,7 +70,7 @@ def at_most(name: str, value: float, bar: float, **rest: Any) -> Claim:
   >>> at_most('test error', 0.9, 0.8).met
   False
   """
-  return Claim(name, value, bar=bar, met=bool(value <= bar), **rest)
+  return Claim(name, value, bar=bar, met=value <= bar, **rest)
 
 
 def write(
@@ -243,10 +244,10 @@ def to_text(summary: Mapping[str, Any]) -> str:
   """The claims as a table for a terminal.
 
   >>> print(to_text({'claims': [at_least('heads', 0.51, 0.5)._asdict()]}))
-  claim  value  95%  baseline  paper  bar  result
-  heads  0.51   -    -         -      0.5  met
+  claim  value  bar     result  95%  baseline  paper
+  heads  0.51   >= 0.5  met     -    -         -
   """
-  rows = [('claim', 'value', '95%', 'baseline', 'paper', 'bar', 'result')]
+  rows = [tuple(head.lower() for head in _HEADS)]
   rows += [_row(claim) for claim in summary['claims']]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   return '\n'.join(
@@ -263,18 +264,13 @@ def _join(claims: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   joined['met'] = None if None in verdicts else all(verdicts)
   joined['interval'] = None
   if all(_is_number(value) for value in values):
-    joined['value'] = mean = float(np.mean(values))
+    mean = float(np.mean(values))
     if not joined['exact'] or len(set(values)) > 1:
-      joined['interval'] = list(_student(values))
-    bar = joined['bar']
-    if joined['met'] is not None and _is_number(bar):
-      for reaches in (float.__ge__, float.__le__):
-        if all(
-          reaches(float(value), float(bar)) == verdict
-          for value, verdict in zip(values, verdicts, strict=True)
-        ):
-          joined['met'] = reaches(mean, float(bar))
-          break
+      joined['value'], joined['interval'] = mean, list(_student(values))
+    signs = {_sign(claim) for claim in claims} - {''}
+    if joined['met'] is not None and len(signs) == 1:
+      reached = mean >= joined['bar'], mean <= joined['bar']
+      joined['met'] = reached[signs == {'<= '}]
   elif any(value != values[0] for value in values):
     joined['value'] = values
   baselines = [claim['baseline'] for claim in claims]
@@ -291,6 +287,16 @@ def _student(values: Sequence[float]) -> tuple[float, float]:
   half = special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n)
   mean = float(np.mean(values))
   return mean - float(half), mean + float(half)
+
+
+def _sign(claim: Mapping[str, Any]) -> str:
+  """From which side a claim's value is to reach its bar, by its verdict."""
+  value, bar = claim['value'], claim['bar']
+  if claim['met'] is None or not (_is_number(value) and _is_number(bar)):
+    return ''
+  if value == bar:
+    return ''
+  return '>= ' if (value > bar) == claim['met'] else '<= '
 
 
 def _is_number(value: Any) -> bool:
@@ -341,11 +347,11 @@ def _row(claim: Mapping[str, Any]) -> tuple[str, ...]:
   return (
     claim['name'],
     _show(claim['value']) + (' exactly' if claim['exact'] else ''),
+    _sign(claim) + _show(claim['bar']),
+    verdict,
     '-' if interval is None else ' to '.join(map(_show, interval)),
     baseline,
     _show(claim['paper']),
-    _show(claim['bar']),
-    verdict,
   )
 
 
@@ -374,6 +380,8 @@ th, td { padding: .6rem .9rem; border-bottom: 1px solid var(--line);
 tr:last-child td { border-bottom: 0; }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.value { font-weight: 650; }
+td.name { min-width: 11rem; }
+details td:first-child { width: 16rem; }
 .mark { display: inline-block; padding: .05rem .6rem; border-radius: 1rem;
   font-size: .82rem; font-weight: 600; }
 .met { color: var(--good); background: var(--goodbg); }
@@ -396,7 +404,7 @@ def _page(summary: Mapping[str, Any], images: Sequence[tuple[str, str]]) -> str:
   title = html.escape(summary['title'])
   verdicts = [c['met'] for c in summary['claims'] if c['met'] is not None]
   facts = [
-    f'{_show(summary["minutes"])} minutes on {summary["device"]}',
+    f'{summary["minutes"]:.1f} minutes on {summary["device"]}',
     f'seed {_show(summary["seeds"])}',
     summary['date'],
   ]
@@ -435,30 +443,28 @@ def _page(summary: Mapping[str, Any], images: Sequence[tuple[str, str]]) -> str:
 
 
 def _claims_table(claims: Sequence[Mapping[str, Any]]) -> str:
-  heads = ('Claim', 'Value', '95% interval', 'Baseline', 'Paper', 'Bar', '')
-  lines = [''.join(f'<th>{head}</th>' for head in heads)]
+  lines = [''.join(f'<th>{head}</th>' for head in _HEADS)]
   for claim in claims:
-    name, value, interval, baseline, paper, bar, verdict = map(
+    name, value, bar, verdict, interval, baseline, paper = map(
       html.escape, _row(claim)
     )
     mark = '' if verdict == '-' else f' class="mark {verdict}"'
     lines.append(
-      f'<td>{name}</td><td class="number value">{value}</td>'
-      f'<td class="number">{interval}</td><td>{baseline}</td>'
-      f'<td>{paper}</td><td class="number">{bar}</td>'
-      f'<td><span{mark}>{verdict}</span></td>'
+      f'<td class="name">{name}</td><td class="number value">{value}</td>'
+      f'<td class="number">{bar}</td><td><span{mark}>{verdict}</span></td>'
+      f'<td class="number">{interval}</td><td>{baseline}</td><td>{paper}</td>'
     )
-  return _table(lines)
+  return f'<div class="card">{_table(lines)}</div>'
 
 
 def _pairs_table(pairs: Mapping[str, Any]) -> str:
   return _table(
-    f'<td><code>{html.escape(str(name))}</code></td>'
+    f'<td><code>{html.escape(name)}</code></td>'
     f'<td class="number">{html.escape(_show(value))}</td>'
     for name, value in pairs.items()
   )
 
 
-def _table(lines: Any) -> str:
+def _table(lines: Iterable[str]) -> str:
   rows = '\n'.join(f'<tr>{line}</tr>' for line in lines)
-  return f'<div class="card"><table>\n{rows}\n</table></div>'
+  return f'<table>\n{rows}\n</table>'

@@ -4,7 +4,6 @@ A second paragraph, which the help does not show.
 """
 
 import dataclasses
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -38,7 +37,6 @@ class Config:
   clip: float | None = None  # largest gradient norm
   poison: int = 0
   pause: float = 0.0  # seconds slept after a step
-  stop_at: int = 0  # a step at which the run stops itself by SIGINT
 
   def __post_init__(self):
     if self.learning_rate <= 0:
@@ -85,8 +83,6 @@ def train(config: Config, *, workdir: str | None) -> Mapping[str, Any]:
 
   def after(step: int, state: TrainState) -> None:
     time.sleep(config.pause)
-    if step == config.stop_at:
-      signal.raise_signal(signal.SIGINT)
 
   def measure(step: int, state: TrainState) -> dict[str, jax.Array]:
     params: Any = state.params
