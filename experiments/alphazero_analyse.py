@@ -223,9 +223,9 @@ def _read(positions: str) -> list[str]:
     with (
       contextlib.nullcontext(sys.stdin)
       if positions == '-'
-      else open(positions, encoding='utf-8-sig', errors='replace') as file
+      else open(positions, encoding='utf-8', errors='replace') as file
     ):
-      lines = [line.rstrip('\n') for line in file]
+      lines = [line.rstrip('\n').removeprefix('\ufeff') for line in file]
   except OSError as error:
     raise UsageError(
       f'--positions={positions} cannot be read: {error.strerror}'

@@ -5,6 +5,7 @@ What `cli` is to training, this is to what one does with its result.
 
 import difflib
 import inspect
+import io
 import os
 import sys
 import textwrap
@@ -56,6 +57,10 @@ def run(
   if {'-h', '-help', '--help'} & {*argv}:
     print(_help(_name(main), flags, doc, examples))
     sys.exit(0)
+  # What is no text, or cannot be shown, is shown as a question mark.
+  for stream in (sys.stdin, sys.stdout):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='replace')
   try:
     values = _parse(argv, flags)
     host.tune_allocator()
