@@ -14,8 +14,8 @@ columns 5-7 in the low 21 bits of the second.
 Dropping a stone is one addition (the carry runs up the filled cells), and four
 in a row two shifts and ands per direction.
 
-Source: James D. Allen, "Expert Play in Connect-Four", 1990, for the game; the
-layout is John Tromp's (Fhourstones benchmark), here in halves.
+Source: Victor Allis, "A Knowledge-based Approach of Connect-Four", 1988, for
+the game; the layout is John Tromp's (Fhourstones benchmark), here in halves.
 """
 
 from typing import NamedTuple
