@@ -7,7 +7,9 @@
    Scores are those of Pons (http://blog.gamesolver.org): 0 is a draw, +k a win
    with the winner's k-th stone from his last (each player has 21, so a win
    with the very last one is +1), negative the same for a loss; a full column
-   is -100. A line that is illegal or over is answered with "error: ...".
+   is -100. A position followed by "?" is answered with its own score alone, the
+   greatest of the seven, found much sooner. A line that is illegal or over is
+   answered with "error: ...".
 
    How it solves: null-window alpha-beta over bitboards. A move that lets the
    opponent win at once is never searched; moves are tried in the order of the
@@ -212,7 +214,7 @@ static int search(Board mover, Board mask, int ply, int alpha) {
   return best;
 }
 
-/* The exact score for the player to move in a position that is not over. */
+/* The exact score for the player to move; the opponent has no four. */
 static int solve(Board mover, Board mask, int ply) {
   if (ply == CELLS) return 0;
   if (winning_squares(mover, mask) & playable(mask)) {
@@ -269,11 +271,18 @@ int main(int argc, char **argv) {
   char line[256];
   while (fgets(line, sizeof line, stdin)) {
     line[strcspn(line, "\r\n")] = 0;
+    char *const question = strchr(line, '?');
+    if (question) *question = 0;
     Board mover, mask;
     int ply;
-    const char *error = play(line, &mover, &mask, &ply);
+    const char *const error = play(line, &mover, &mask, &ply);
     if (error) {
       printf("error: %s\n", error);
+      fflush(stdout);
+      continue;
+    }
+    if (question) {
+      printf("%d\n", solve(mover, mask, ply));
       fflush(stdout);
       continue;
     }

@@ -35,11 +35,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dl_lectures.data.connect_four import ILLEGAL
+
 SEED = 0
 STYLES = (0, 1)  # random play, semi-strong play
 PLIES = (8, 10, 12, 15, 19, 24)
 DECISIVE = 225
-ILLEGAL = -100
 
 _HERE = pathlib.Path(__file__).resolve().parent
 SOLVER = _HERE / 'connect_four_solver.c'
@@ -119,8 +120,8 @@ def sample_game(rng: random.Random, style: int, ply: int) -> str | None:
   return moves
 
 
-def _sample(style: int, ply: int, seed: int) -> Iterator[str]:
-  """Distinct positions of a cell, no two of them mirror images."""
+def sample_positions(style: int, ply: int, seed: int) -> Iterator[str]:
+  """Endless distinct positions of a cell, no two of them mirror images."""
   rng = random.Random(1000 * seed + 10 * ply + style)
   seen = set()
   while True:
@@ -147,7 +148,8 @@ def solver(table_bits: int = 22) -> Iterator[Solver]:
 
   Yields:
     A function from the columns played (digits 1-7) to the exact scores of the
-    seven columns for the player to move, `ILLEGAL` for a full one. It raises
+    seven columns for the player to move, `ILLEGAL` for a full one; or, where a
+    '?' follows, to the position's own score, in a tuple of one. It raises
     ValueError for a position that is illegal or over.
 
   Raises:
@@ -218,10 +220,10 @@ def make_table(
     ordered by style, then ply, then as sampled.
   """
   cells = {}
-  for style, ply in itertools.product(STYLES, sorted(plies, reverse=True)):
+  for ply, style in itertools.product(sorted(plies, reverse=True), STYLES):
     start = time.monotonic()
     rows, found = [], 0
-    for moves in _sample(style, ply, seed):
+    for moves in sample_positions(style, ply, seed):
       scores = solve(moves)
       rows.append((moves, ply, style, scores))
       found += is_decisive(scores)
