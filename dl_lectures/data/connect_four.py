@@ -51,7 +51,7 @@ def load() -> ConnectFourTable:
     The table; arrays of the caller's own.
 
   >>> table = load()
-  >>> table.moves[0], table.scores[0].tolist()
+  >>> str(table.moves[0]), table.scores[0].tolist()
   ('427557162236', [0, 1, 4, 11, 0, 4, 0])
   """
   path = resources.files('dl_lectures.data') / 'tables' / 'connect_four.npz'
