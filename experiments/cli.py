@@ -453,7 +453,9 @@ def _help(
 
 
 def _entry(name: str, meaning: str) -> list[str]:
-  wrapped = textwrap.wrap(meaning, 72, break_on_hyphens=False)
+  wrapped = textwrap.wrap(
+    meaning, 72, break_on_hyphens=False, break_long_words=False
+  )
   return [f'  {name}', *(f'      {line}' for line in wrapped)]
 
 

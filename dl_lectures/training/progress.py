@@ -1,9 +1,10 @@
 """What a person sees of a run: a bar on a terminal, plain lines elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import numpy as np
@@ -37,8 +38,14 @@ class Progress:
     self._pause = _FIRST_PAUSE
     self._bar = None
     if sys.stderr.isatty() and not self._quiet:
+      sized = _has_size(sys.stderr)
       self._bar = tqdm.tqdm(
-        total=num_steps, initial=step, unit='step', dynamic_ncols=True
+        total=num_steps,
+        initial=step,
+        unit='step',
+        dynamic_ncols=sized,
+        ncols=None if sized else 80,
+        nrows=None if sized else 24,
       )
 
   def update(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -69,6 +76,14 @@ class Progress:
     """Leaves the bar as it is and the terminal to others."""
     if self._bar is not None:
       self._bar.close()
+
+
+def _has_size(terminal: TextIO) -> bool:
+  """Whether a terminal knows its size; those of containers often do not."""
+  try:
+    return all(os.get_terminal_size(terminal.fileno()))
+  except OSError:
+    return False
 
 
 def say(line: str) -> None:

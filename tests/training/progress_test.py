@@ -1,7 +1,12 @@
 """What is seen of a run: a bar on a terminal, few lines elsewhere."""
 
+import fcntl
 import io
+import os
+import pty
 import re
+import struct
+import termios
 
 import pytest
 
@@ -60,6 +65,22 @@ def test_a_terminal_gets_a_bar_with_rate_and_eta(monkeypatch):
   assert 'loss 0.125' in text
   assert 'above the bar\n' in text
   assert '\r' in text
+
+
+@pytest.mark.parametrize('size', [(0, 0), (24, 0), (0, 100), (24, 100)])
+def test_a_terminal_that_does_not_know_its_size_gets_a_bar(monkeypatch, size):
+  ours, theirs = pty.openpty()
+  fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', *size, 0, 0))
+  with os.fdopen(theirs, 'w') as terminal:
+    monkeypatch.setattr('sys.stderr', terminal)
+    shown = progress.Progress(num_steps=30, step=0)
+    shown.update(15, {'loss': 0.125})
+    shown.close()
+    terminal.flush()
+    text = os.read(ours, 10_000).decode()
+  os.close(ours)
+  assert '15/30' in text
+  assert 'loss 0.125' in text
 
 
 def test_a_rate_of_zero_has_no_end(clock, capsys):
