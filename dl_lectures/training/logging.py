@@ -31,19 +31,21 @@ class MetricsWriter:
     [{'step': 1, 'loss': 2.0}]
   """
 
-  def __init__(self, workdir: str, resume_step: int = 0):
+  def __init__(self, workdir: str, resume_step: int | None = None):
     """Opens the files, and forgets what was written after `resume_step`.
 
     Args:
       workdir: an existing directory.
       resume_step: the step that training goes on from; later lines, left by a
-        run that was killed, are removed, so that no step is there twice.
+        run that was killed, are removed, so that no step is there twice. None
+        for a fresh start, which removes them all.
     """
     self._path = os.path.join(workdir, _FILE)
     self._events_directory = workdir
     self._resume_step = resume_step
     self._events: Any = None
-    lines = [r for r in read(workdir) if r['step'] <= resume_step]
+    kept = -1 if resume_step is None else resume_step
+    lines = [r for r in read(workdir) if r['step'] <= kept]
     temporary = self._path + '.tmp'
     with open(temporary, 'w', encoding='utf-8') as file:
       file.writelines(json.dumps(line) + '\n' for line in lines)
@@ -65,7 +67,7 @@ class MetricsWriter:
       from tensorboardX import SummaryWriter
 
       # A purge step hides what a killed run wrote after it.
-      purge = self._resume_step + 1 if self._resume_step else None
+      purge = None if self._resume_step is None else self._resume_step + 1
       self._events = SummaryWriter(self._events_directory, purge_step=purge)
     for name, value in record.items():
       if isinstance(value, int | float) and name != 'step':

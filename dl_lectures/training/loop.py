@@ -171,7 +171,7 @@ def fit(
     step = 0 if restored is None else restored[0]
     feed = _place(batches, step, mesh)
     batch, placed = next(feed) if step < num_steps else (None, None)
-    disk.begin(step)
+    disk.begin(None if restored is None else step)
     _say_header(mesh, config, count_params(abstract_state), workdir, restored)
     if restored is not None and step >= num_steps:
       say(f'nothing to train: all {num_steps} steps are done')
@@ -290,9 +290,6 @@ class _Disk:
     self._checkpointer = checkpoint.Checkpointer.open(
       os.path.join(self._workdir, 'checkpoints'), keep
     )
-    records = logging.read(self._workdir)
-    if records:
-      self._start -= records[-1].get('seconds', 0.0)
 
   def restore(self, abstract_state: State) -> tuple[int, State] | None:
     """The newest intact checkpoint; makes no directory."""
@@ -300,11 +297,9 @@ class _Disk:
       return None
     return self._checkpointer.restore(abstract_state)
 
-  def begin(self, step: int) -> None:
+  def begin(self, step: int | None) -> None:
     """Makes what is missing, and forgets metrics later than `step`."""
-    if self._workdir is None:
-      return
-    if jax.process_index() > 0:
+    if self._workdir is None or jax.process_index() > 0:
       return
     try:
       os.makedirs(self._workdir, exist_ok=True)
@@ -314,6 +309,9 @@ class _Disk:
       self._writer = MetricsWriter(self._workdir, step)
     except OSError as error:
       raise _unwritable(self._workdir, error.strerror) from error
+    records = logging.read(self._workdir)
+    if records:
+      self._start -= records[-1].get('seconds', 0.0)
 
   def seconds(self) -> float:
     """Spent in `fit` so far, over all resumptions."""

@@ -69,6 +69,7 @@ def test_resuming_forgets_later_steps_and_a_torn_line(tmp_path):
 
 def test_a_fresh_start_forgets_everything(tmp_path):
   writer = logging.MetricsWriter(str(tmp_path))
+  writer.write(0, {'loss': 2.0})
   writer.write(1, {'loss': 1.0})
   writer.close()
   logging.MetricsWriter(str(tmp_path)).close()

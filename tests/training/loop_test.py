@@ -177,6 +177,32 @@ def test_a_crash_leaves_no_duplicated_step(tmp_path, whole):
   assert _records(tmp_path) == whole[1]
 
 
+def test_a_crash_before_the_first_checkpoint_starts_afresh(tmp_path, whole):
+  slope = Hook(_slope, 4, at_start=True)
+  with pytest.raises(RuntimeError, match='power cut'):
+    _fit(tmp_path, hooks=[slope, _at(3, _raise)])
+  assert [r['step'] for r in _records(tmp_path)] == [0, 1, 2]
+  assert _same(_fit(tmp_path, hooks=[slope]).state, whole[0].state)
+  assert _records(tmp_path) == whole[1]
+
+
+def test_the_clock_goes_on_from_the_checkpoint(tmp_path, monkeypatch):
+  now = [1000.0]
+  monkeypatch.setattr(loop.time, 'monotonic', lambda: now[0])
+
+  def wait(step: int, state: Any) -> None:
+    now[0] += 10.0
+
+  hook = Hook(wait, 1, at_end=False)
+  assert _fit(tmp_path, 2, hooks=[hook]).seconds == 20.0
+  with pytest.raises(RuntimeError, match='power cut'):
+    _fit(tmp_path, 4, hooks=[hook, _at(4, _raise)])
+  now[0] += 500.0
+  # The step that was lost is not counted twice.
+  assert _fit(tmp_path, 4, hooks=[hook]).seconds == 40.0
+  assert _fit(tmp_path, 4).seconds == 40.0
+
+
 def test_checkpoints_come_by_the_clock(tmp_path):
   with pytest.raises(RuntimeError):
     _fit(tmp_path, save_every_seconds=0.0, keep=3, hooks=[_at(6, _raise)])
