@@ -26,8 +26,14 @@ STOREY = {name: i for i, names in enumerate(STOREYS) for name in names}
 
 FORBIDDEN_NAMES = {'utils', 'common', 'misc', 'base', 'helpers', 'core'}
 
-# Tests of the whole, which mirror no single file.
-CROSS_CUTTING = {'layout', 'multiprocess', 'notebooks', 'packaging', 'readme'}
+# Tests of more than one file, which mirror none; under tests/.
+CROSS_CUTTING = {
+  'layout',
+  'notebooks',
+  'packaging',
+  'readme',
+  'training/multiprocess',
+}
 
 # What tests run as a program or import; under tests/.
 SUPPORT = {'experiments/line'}
