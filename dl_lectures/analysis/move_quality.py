@@ -60,13 +60,17 @@ def judge(players: Mapping[int, Choose], every: int = 1) -> dict[str, Quality]:
   """
   table = connect_four.load()
   keeps = connect_four.keeps_result(table)
+  of_kind = {
+    name: np.flatnonzero(_of(table, name))[::every] for name in POSITIONS
+  }
+  which = np.concatenate(list(of_kind.values()))
+  states = positions(table.moves[which].tolist())
   found = {}
-  for name in POSITIONS:
-    which = np.flatnonzero(_of(table, name))[::every]
-    states = positions([str(m) for m in table.moves[which]])
-    for num_simulations, choose in players.items():
-      kept = keeps[which, choose(states)]
-      found[f'{name}/{num_simulations}'] = _quality(kept)
+  for num_simulations, choose in players.items():
+    kept = dict(zip(which, keeps[which, choose(states)], strict=True))
+    for name, rows in of_kind.items():
+      quality = _quality(np.array([kept[row] for row in rows]))
+      found[f'{name}/{num_simulations}'] = quality
   return found
 
 

@@ -93,27 +93,19 @@ class Config:
 
   def __post_init__(self):
     """Refuses what cannot be, in one line."""
-    least = {
-      'channels': 1,
-      'lanes': 1,
-      'plies_per_step': 1,
-      'num_simulations': 1,
-      'batch_size': 1,
-      'updates_per_step': 1,
-      'num_steps': 1,
-      'blocks': 0,
-      'temperature_plies': 0,
-      'opening_plies': 0,
-      'board_size': 0,
-      'learning_rate': 0,
-      'weight_decay': 0,
-    }
-    for name, low in least.items():
-      value = getattr(self, name)
-      if value < low:
-        raise types.UsageError(
-          f'config.{name}={value}; at least {low} is possible'
-        )
+    for low, names in (
+      (1, 'channels lanes plies_per_step num_simulations batch_size'),
+      (1, 'updates_per_step num_steps policy_channels value_channels'),
+      (0, 'blocks temperature_plies opening_plies board_size learning_rate'),
+      (0, 'weight_decay td_lambda averaging dirichlet_fraction'),
+      (0, 'wrong_resignations resign_audit value_scale dirichlet_alpha'),
+    ):
+      for name in names.split():
+        value = getattr(self, name)
+        if value < low:
+          raise types.UsageError(
+            f'config.{name}={value}; at least {low} is possible'
+          )
     for name in (
       'td_lambda',
       'averaging',
@@ -122,8 +114,8 @@ class Config:
       'resign_audit',
     ):
       value = getattr(self, name)
-      if not 0 <= value <= 1:
-        raise types.UsageError(f'config.{name}={value}; 0 to 1 is possible')
+      if value > 1:
+        raise types.UsageError(f'config.{name}={value}; at most 1 is possible')
     if self.batch_size % self.lanes:
       raise types.UsageError(
         f'config.batch_size={self.batch_size}; the multiples of '
@@ -313,7 +305,7 @@ def think(
   game: games.Game,
   net: hk.TransformedWithState,
   num_simulations: int,
-  batch: int = 256,
+  batch: int = 128,
 ) -> Callable[[Weights, GameState], Thought]:
   """Makes a player without chance: (weights, states [B]) -> thoughts.
 
@@ -322,7 +314,7 @@ def think(
     game: the rules.
     net: the network.
     num_simulations: of a move; 0 for the raw network.
-    batch: more positions than these are thought of in parts.
+    batch: positions are thought of so many at a time.
   """
   model = make_model(game, net)
   no_key = jax.random.key(0)
@@ -358,10 +350,10 @@ def think(
 
   def choose_all(weights: Weights, states: GameState) -> Thought:
     total = jax.tree.leaves(states)[0].shape[0]
-    size = min(total, batch)
+    # One shape, one compilation; but few are not filled up to many.
+    size = batch if total > batch // 4 else total
     thoughts = []
     for start in range(0, total, size):
-      # The last part is filled up from the front: one shape, one compilation.
       which = np.arange(start, start + size) % total
       part = choose(weights, take(states, which))
       thoughts.append(take(part, slice(total - start)))
@@ -743,14 +735,10 @@ def playing(state: State) -> Weights:
   return state.average, state.train.net_state
 
 
-def opening(game: games.Game, players: Players, weights: Weights):
-  """What the network and its search make of the empty board: [A] each."""
+def opening_prior(game: games.Game, players: Players, weights: Weights):
+  """What the network would play first: [A]."""
   start = take(game.init(jax.random.key(0)), None)
-  most = max(players)
-  return {
-    'opening_prior': players[0](weights, start).prior[0],
-    'opening_visits': players[most](weights, start).policy[0],
-  }
+  return players[0](weights, start).prior[0]
 
 
 def judge(
@@ -798,7 +786,8 @@ def train(
 
   def look_at_opening(step: int, state: State) -> types.Metrics:
     del step
-    return opening(game, players, playing(state))
+    prior = opening_prior(game, players, playing(state))
+    return {'opening_prior': prior}
 
   def look_at_moves(step: int, state: State) -> Any:
     if step not in milestones or game.name != 'connect_four':
@@ -851,8 +840,7 @@ def conclude(
   panels, claims = [], []
   metrics = dict(result.metrics)
   records = [] if workdir is None else training.logging.read(workdir)
-  first = opening(game, players, weights)
-  prior = np.asarray(first['opening_prior'])
+  prior = np.asarray(opening_prior(game, players, weights))
   if game.name == 'connect_four':
     found = judge(players, weights)
     untrained = judge(players, take(result.state.earlier, 0))
