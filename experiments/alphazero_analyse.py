@@ -286,12 +286,12 @@ def main() -> None:
         256,
         tool.whole_number(0, 100_000),
       ),
-      tool.Flag('output', 'a file for the lines of JSON; - prints them', '-'),
+      tool.Flag('output', 'a file; - is the standard output', '-'),
     ),
     examples=(
       '--workdir=runs/alphazero --positions=games.txt --output=games.jsonl',
       '--workdir=runs/alphazero --positions=games.txt --simulations=0',
-      "--workdir=runs/alphazero --positions=- <<< '4453'",
+      '--workdir=runs/alphazero --positions=- < games.txt',
     ),
   )
 

@@ -344,7 +344,7 @@ def to_text(game: games.Game, legal: np.ndarray, thought: Thought) -> str:
   head = f'  {"move":>{width}}  {"prior":<{_BAR + 6}}'
   if searched:
     head += f'  {"visits":<{_BAR + 7}}  value'
-  lines = [head]
+  lines = [head.rstrip()]
   for action in shown:
     prior, visits = thought.prior[action], thought.visits[action]
     mark = '>' if action == thought.action else ' '
