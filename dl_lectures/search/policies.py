@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dl_lectures.search.search import RecurrentFn, search
-from dl_lectures.search.tree import ROOT, UNVISITED, RootFnOutput, Tree
+from dl_lectures.search.search import RecurrentFn, SelectFn, search
+from dl_lectures.search.tree import Node, RootFnOutput, Tree, best
 from dl_lectures.types import Array, Key
 
 # (node value [B], child values [B, K], visited [B, K])
@@ -124,16 +124,12 @@ def alphazero_policy(
     )
     prior = (1 - dirichlet_fraction) * prior + dirichlet_fraction * noise
     logits = _log(prior)
-  select = functools.partial(
-    _select_puct, qtransform=qtransform, c_init=pb_c_init, c_base=pb_c_base
-  )
   tree = search(
     params,
     search_key,
     root=RootFnOutput(logits, root.value, root.embedding),
     recurrent_fn=recurrent_fn,
-    select_root=select,
-    select_interior=select,
+    select=puct(qtransform, c_init=pb_c_init, c_base=pb_c_base),
     num_simulations=num_simulations,
     max_depth=max_depth,
   )
@@ -190,64 +186,135 @@ def gumbel_muzero_policy(
   """
   gumbel_key, search_key = jax.random.split(rng_key)
   logits = _mask(root.prior_logits, invalid_actions)
+  num_actions = logits.shape[1]
   if gumbel is None:
     gumbel = jax.random.gumbel(gumbel_key, logits.shape, logits.dtype)
-  gumbel = gumbel_scale * gumbel
+  score = gumbel_scale * gumbel + logits
+  score -= jnp.max(logits, axis=-1, keepdims=True)
+  if invalid_actions is None:
+    num_valid = jnp.full(logits.shape[:1], num_actions)
+  else:
+    score = jnp.where(invalid_actions, -jnp.inf, score)
+    num_valid = jnp.sum(~invalid_actions.astype(bool), axis=-1)
+  num_considered = min(max_num_considered_actions, num_actions)
+  order_score, order = jax.lax.top_k(score, num_considered)
+  table = jnp.asarray(considered_visits(num_considered, num_simulations))
+  table = table[jnp.minimum(num_considered, num_valid)]  # [B, S]
   complete = functools.partial(
-    _completed_q,
+    completed_q,
+    num_actions=num_actions,
     value_scale=value_scale,
     maxvisit_init=maxvisit_init,
     rescale_values=rescale_values,
   )
-  invalid = (
-    jnp.zeros(logits.shape, bool)
-    if invalid_actions is None
-    else invalid_actions.astype(bool)
-  )
-  table = jnp.asarray(
-    considered_visits(max_num_considered_actions, num_simulations)
-  )
-  considered = jnp.minimum(
-    max_num_considered_actions, jnp.sum(~invalid, axis=-1)
-  )
 
-  def best(tree, considered_visit):
-    node = jnp.zeros(logits.shape[:1], jnp.int32)
-    visits, qvalues, visited = _children(tree, node)
-    q = complete(tree, node, logits, visits, qvalues, visited)
-    score = jnp.maximum(
-      -1e9, gumbel + logits - jnp.max(logits, axis=-1, keepdims=True) + q
+  def select_root(node, i):
+    considered_visit = jax.lax.dynamic_index_in_dim(
+      table, i, axis=1, keepdims=False
     )
-    allowed = (visits == considered_visit[:, None]) & ~invalid
-    score = jnp.where(allowed, score, -jnp.inf)
-    return jnp.argmax(score, axis=-1).astype(jnp.int32), q
-
-  def select_root(tree, node, i):
-    return best(tree, table[considered, i])[0]
-
-  def select_interior(tree, node, i):
-    batch = jnp.arange(node.shape[0])
-    visits, qvalues, visited = _children(tree, node)
-    prior = tree.prior_logits[node, batch]
-    q = complete(tree, node, prior, visits, qvalues, visited)
-    total = jnp.sum(visits, axis=-1, keepdims=True)
-    lag = jax.nn.softmax(prior + q) - visits / (1 + total)
-    return jnp.argmax(lag, axis=-1).astype(jnp.int32)
+    q, _ = complete(node)
+    slots = min(num_considered, q.shape[1])
+    child_score = jnp.maximum(-1e9, order_score[:, :slots] + q[:, :slots])
+    again = (node.child_visits[:, :slots] == considered_visit[:, None]) & (
+      considered_visit[:, None] > 0
+    )
+    _, slot = best(jnp.where(again, child_score, -jnp.inf))
+    return jnp.where(considered_visit == 0, node.num_children, slot)
 
   tree = search(
     params,
     search_key,
     root=RootFnOutput(logits, root.value, root.embedding),
     recurrent_fn=recurrent_fn,
+    select=functools.partial(lagging_visits, complete=complete),
     select_root=select_root,
-    select_interior=select_interior,
+    root_order=order.astype(jnp.int32),
     num_simulations=num_simulations,
     max_depth=max_depth,
   )
-  visits = _children(tree, jnp.zeros(logits.shape[:1], jnp.int32))[0]
-  action, q = best(tree, jnp.max(visits, axis=-1))
+  child_q, rest_q = complete(tree.node(jnp.zeros_like(num_valid)))
+  q = tree.by_action(child_q, jnp.broadcast_to(rest_q[:, None], logits.shape))
+  visits = tree.summary().visit_counts
+  most = visits == jnp.max(visits, axis=-1, keepdims=True)
+  score = jnp.where(most, jnp.maximum(-1e9, score + q), -jnp.inf)
+  if invalid_actions is not None:
+    score = jnp.where(invalid_actions, -jnp.inf, score)
   weights = jax.nn.softmax(_mask(logits + q, invalid_actions))
-  return PolicyOutput(action, weights, tree)
+  return PolicyOutput(best(score)[1], weights, tree)
+
+
+def puct(qtransform: QTransform, *, c_init: float, c_base: float) -> SelectFn:
+  """The rule argmax_a Q(s, a) + c(s) P(s, a) sqrt(N(s)) / (1 + N(s, a))."""
+
+  def select(node: Node) -> Array:
+    opened = node.child_visits > 0
+    count = node.visits.astype(node.value.dtype)
+    c = c_init + jnp.log((count + c_base + 1.0) / c_base)
+    bonus = jnp.sqrt(count) * c
+    child_q, rest_q = qtransform(node.value, node.child_value, opened)
+    child_u = bonus[:, None] * node.child_prior / (node.child_visits + 1)
+    score, slot = best(jnp.where(opened, child_q + child_u, -jnp.inf))
+    # A prior of exactly 0 means illegal: never tried, whatever the others are.
+    open_next = (node.next_prior > 0) & (
+      rest_q + bonus * node.next_prior > score
+    )
+    return jnp.where(open_next, node.num_children, slot)
+
+  return select
+
+
+def lagging_visits(node: Node, *, complete) -> Array:
+  """The action whose share of visits lags most behind the improved policy.
+
+  argmax_a pi'(a) - N(a) / (1 + sum N) with pi' = softmax(logits + completed q):
+  Danihelka et al. 2022, equation 14.
+  """
+  child_q, rest_q = complete(node)
+  top = jnp.maximum(jnp.max(child_q, axis=-1), rest_q)
+  child = node.child_prior * jnp.exp(child_q - top[:, None])
+  rest = jnp.exp(rest_q - top)
+  total = jnp.sum(child, axis=-1) + node.rest_prior * rest
+  visits = node.child_visits / node.visits[:, None]
+  lag = child / total[:, None] - visits
+  lag, slot = best(jnp.where(node.child_visits > 0, lag, -jnp.inf))
+  open_next = (node.next_prior > 0) & (node.next_prior * rest / total > lag)
+  return jnp.where(open_next, node.num_children, slot)
+
+
+def completed_q(
+  node: Node,
+  *,
+  num_actions: int,
+  value_scale: float,
+  maxvisit_init: float,
+  rescale_values: bool,
+) -> tuple[Array, Array]:
+  """Scaled values of the tried actions [B, K] and of all the others [B].
+
+  An action not tried has the mixed value (Danihelka et al. 2022, Appendix D).
+  """
+  opened = node.child_visits > 0
+  tiny = jnp.finfo(node.child_prior.dtype).tiny
+  prior = jnp.where(opened, jnp.maximum(node.child_prior, tiny), 0.0)
+  mass = jnp.sum(prior, axis=-1, keepdims=True)
+  weighted = jnp.sum(
+    prior * node.child_value / jnp.where(mass > 0, mass, 1.0), axis=-1
+  )
+  total = node.visits - 1
+  mixed = (node.raw_value + total * weighted) / (total + 1)
+  q = jnp.where(opened, node.child_value, mixed[:, None])
+  if rescale_values:
+    some_left = node.num_children < num_actions
+    low = jnp.min(jnp.where(opened, q, jnp.inf), axis=-1)
+    high = jnp.max(jnp.where(opened, q, -jnp.inf), axis=-1)
+    low = jnp.where(some_left, jnp.minimum(low, mixed), low)
+    high = jnp.where(some_left, jnp.maximum(high, mixed), high)
+    span = jnp.maximum(high - low, 1e-8)
+    q = (q - low[:, None]) / span[:, None]
+    mixed = (mixed - low) / span
+  scale = maxvisit_init + jnp.max(node.child_visits, axis=-1)
+  scale *= value_scale
+  return scale[:, None] * q, scale * mixed
 
 
 def considered_visits(max_considered: int, num_simulations: int) -> np.ndarray:
@@ -276,62 +343,6 @@ def _sequential_halving(num_actions: int, num_simulations: int) -> list[int]:
       visits[:left] = [v + 1 for v in visits[:left]]
     left = max(2, left // 2)
   return sequence[:num_simulations]
-
-
-def _children(tree: Tree, node: Array) -> tuple[Array, Array, Array]:
-  """Returns visits, values and presence of a node's children, each [B, A]."""
-  batch = jnp.arange(node.shape[0])
-  children = tree.children[node, batch]
-  visited = children != UNVISITED
-  index = (jnp.maximum(children, ROOT), batch[:, None])
-  visits = jnp.where(visited, tree.visits[index], 0)
-  qvalues = tree.reward[index] + tree.discount[index] * tree.value[index]
-  return visits, qvalues, visited
-
-
-def _select_puct(tree, node, i, *, qtransform, c_init, c_base):
-  del i
-  batch = jnp.arange(node.shape[0])
-  visits, qvalues, visited = _children(tree, node)
-  count = tree.visits[node, batch].astype(qvalues.dtype)
-  prior = jax.nn.softmax(tree.prior_logits[node, batch])
-  c = c_init + jnp.log((count + c_base + 1.0) / c_base)
-  bonus = (jnp.sqrt(count) * c)[:, None] * prior / (visits + 1)
-  q, unvisited = qtransform(tree.value[node, batch], qvalues, visited)
-  score = jnp.where(visited, q, unvisited[:, None]) + bonus
-  score = jnp.where(visited | (prior > 0), score, -jnp.inf)
-  return jnp.argmax(score, axis=-1).astype(jnp.int32)
-
-
-def _completed_q(
-  tree,
-  node,
-  logits,
-  visits,
-  qvalues,
-  visited,
-  *,
-  value_scale,
-  maxvisit_init,
-  rescale_values,
-):
-  """Child values, with the mixed value where unvisited (Appendix D), scaled."""
-  batch = jnp.arange(node.shape[0])
-  prior = jnp.maximum(jax.nn.softmax(logits), jnp.finfo(logits.dtype).tiny)
-  total = jnp.sum(visits, axis=-1)
-  mass = jnp.sum(jnp.where(visited, prior, 0.0), axis=-1, keepdims=True)
-  weighted = jnp.sum(
-    jnp.where(visited, prior * qvalues / jnp.where(visited, mass, 1.0), 0.0),
-    axis=-1,
-  )
-  mixed = (tree.raw_value[node, batch] + total * weighted) / (total + 1)
-  q = jnp.where(visited, qvalues, mixed[:, None])
-  if rescale_values:
-    low = jnp.min(q, axis=-1, keepdims=True)
-    high = jnp.max(q, axis=-1, keepdims=True)
-    q = (q - low) / jnp.maximum(high - low, 1e-8)
-  scale = maxvisit_init + jnp.max(visits, axis=-1, keepdims=True)
-  return scale * value_scale * q
 
 
 def _mask(logits: Array, invalid_actions: Array | None) -> Array:
