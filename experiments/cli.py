@@ -134,8 +134,9 @@ def _run_all(
     if summary is not None:
       _tell(0, f'this run ended on {summary["date"]}; its result:')
     else:
-      which = f', run {number} of {len(jobs)}' if len(jobs) > 1 else ''
-      _tell(0, f'{system}, preset {job.preset}{which}')
+      # Not before the first one: what `train` refuses is told in one line.
+      if number > 1:
+        _tell(0, f'run {number} of {len(jobs)}')
       with contextlib.redirect_stdout(sys.stderr):
         train(job.config, workdir=job.workdir)
       summary = report.finished(job.workdir, job.config)

@@ -241,18 +241,20 @@ def versions() -> dict[str, str]:
 
 
 def to_text(summary: Mapping[str, Any]) -> str:
-  """The claims as a table for a terminal.
+  """The claims for a terminal, two lines each.
 
-  >>> print(to_text({'claims': [at_least('heads', 0.51, 0.5)._asdict()]}))
-  claim  value  bar     result  95%  baseline  paper
-  heads  0.51   >= 0.5  met     -    -         -
+  >>> claim = at_least('heads', 0.51, 0.5, interval=(0.4, 0.6), paper=0.5)
+  >>> print(to_text({'claims': [claim._asdict()]}))
+  met     heads
+          0.51, bar >= 0.5, 95% 0.4 to 0.6, paper 0.5
   """
-  rows = [tuple(head.lower() for head in _HEADS)]
-  rows += [_row(claim) for claim in summary['claims']]
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  return '\n'.join(
-    '  '.join(map(str.ljust, row, widths)).rstrip() for row in rows
-  )
+  lines = []
+  for claim in summary['claims']:
+    name, value, bar, verdict, *rest = _row(claim)
+    parts = zip(('bar', '95%', 'baseline', 'paper'), (bar, *rest), strict=True)
+    told = [f'{what} {text}' for what, text in parts if text != '-']
+    lines += [f'{verdict:<8}{name}', ' ' * 8 + ', '.join([value, *told])]
+  return '\n'.join(lines)
 
 
 def _join(claims: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

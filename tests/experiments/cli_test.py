@@ -233,11 +233,9 @@ def test_a_mistake_is_one_line_and_changes_nothing(
   outcome = command(*argv.split())
   assert outcome.code == 2
   assert outcome.out == ''
-  # What `train` itself refuses comes after the line that names the system.
-  message = outcome.err.removeprefix('line, preset laptop\n')
-  assert message.count('\n') == 1
+  assert outcome.err.count('\n') == 1
   for part in said:
-    assert part in message
+    assert part in outcome.err
   assert os.listdir(tmp_path) == ['file']
 
 
@@ -249,10 +247,9 @@ def test_a_run_prints_one_json_line_and_again_its_result(command, tmp_path):
   assert set(metrics) == {'loss', 'slope'}
   assert first.out.count('\n') == 1
   for part in (
-    'line, preset smoke\n',
     'start      fresh',
     'this line goes to stderr',
-    'error of the slope',
+    'met     error of the slope',
     'report: w/report.html',
   ):
     assert part in first.err
