@@ -93,10 +93,12 @@ def test_tensorflow_and_clu_are_not_locked() -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   """The wheel, built without the network and away from the checkout."""
   source = tmp_path_factory.mktemp('source')
-  for top in (*SHIPPED, 'tests', 'benchmarks', 'scripts', 'results', 'colabs'):
-    shutil.copytree(
-      ROOT / top, source / top, ignore=shutil.ignore_patterns('__pycache__')
-    )
+  unshipped = ('benchmarks', 'colabs', 'results', 'scripts', 'tests')
+  for top in (*SHIPPED, *unshipped):
+    if (ROOT / top).exists():
+      shutil.copytree(
+        ROOT / top, source / top, ignore=shutil.ignore_patterns('__pycache__')
+      )
   for name in ('pyproject.toml', 'setup.py', 'README.md', 'LICENSE'):
     shutil.copy(ROOT / name, source)
   target = tmp_path_factory.mktemp('wheel')
