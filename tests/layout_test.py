@@ -29,6 +29,7 @@ FORBIDDEN_NAMES = {'utils', 'common', 'misc', 'base', 'helpers', 'core'}
 # Tests of more than one file, which mirror none; under tests/.
 CROSS_CUTTING = {
   'layout',
+  'nets/every_net',
   'notebooks',
   'packaging',
   'readme',
