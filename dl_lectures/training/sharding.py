@@ -6,6 +6,9 @@ devices must not talk to each other (search, self-play, rollouts) go through
 `per_device`. What `jax.pmap` did, these two do.
 """
 
+import os
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -73,7 +76,7 @@ def check_divides(what: str, n: int, mesh: Mesh) -> None:
   devices = mesh.size
   if n > 0 and n % devices == 0:
     return
-  below = n // devices * devices
+  below = max(n, 0) // devices * devices
   near = [size for size in (below, below + devices) if size > 0]
   raise UsageError(
     f'{what} {n} cannot be split over {devices} devices; '
@@ -129,10 +132,11 @@ def initialize_distributed(
 ) -> None:
   """Joins this process to the others; call it before anything else of JAX.
 
-  Under Slurm, Open MPI, GKE or on a TPU pod it finds out everything by itself.
-  Every process then runs the same program. A peer that dies ends the others
-  when its heartbeat has been missed, from within C++ and with exit status 134:
-  start all of them again, and they go on from the last checkpoint.
+  Under Slurm, Open MPI, GKE, on a TPU pod and under `training.launch` it finds
+  out everything by itself. Every process then runs the same program. One that
+  waits long for the others says so. A peer that dies ends the others when its
+  heartbeat has been missed, from within C++ and with exit code 134: start all
+  of them again, and they go on from the last checkpoint.
 
   Args:
     coordinator_address: 'host:port' of process 0.
@@ -146,6 +150,22 @@ def initialize_distributed(
   """
   if jax.distributed.is_initialized():
     return
+  if num_processes is None and 'JAX_NUM_PROCESSES' in os.environ:
+    coordinator_address = os.environ['JAX_COORDINATOR_ADDRESS']
+    num_processes = int(os.environ['JAX_NUM_PROCESSES'])
+    process_id = int(os.environ['JAX_PROCESS_ID'])
+  waiting = threading.Timer(
+    min(10, initialization_timeout / 2),
+    print,
+    (
+      f'waiting for the other processes ({num_processes or "?"} in all, at '
+      f'{coordinator_address or "the address that the cluster gave"}); '
+      f'giving up after {initialization_timeout} s',
+    ),
+    {'file': sys.stderr, 'flush': True},
+  )
+  waiting.daemon = True
+  waiting.start()
   try:
     jax.distributed.initialize(
       coordinator_address=coordinator_address,
@@ -159,3 +179,5 @@ def initialize_distributed(
       'no cluster found (Slurm, Open MPI, GKE and TPU pods are known); '
       'give coordinator_address, num_processes and process_id'
     ) from error
+  finally:
+    waiting.cancel()
