@@ -77,11 +77,12 @@ def test_a_terminal_that_does_not_know_its_size_gets_a_bar(monkeypatch, size):
     shown.update(15, {'loss': 0.125})
     shown.close()
     terminal.flush()
-    text = ''
+    written = b''
     # A terminal hands over what was written piece by piece.
-    while not text.endswith('\n'):
-      text += os.read(ours, 1000).decode()
+    while not written.endswith(b'\n'):
+      written += os.read(ours, 1000)
   os.close(ours)
+  text = written.decode()
   assert '15/30' in text
   assert 'loss 0.125' in text
 
