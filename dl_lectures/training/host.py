@@ -1,23 +1,41 @@
 """The host's two speed traps: page faults and compile times.
 
 Both functions are for programs, not for libraries: a binary calls them before
-JAX computes anything.
+JAX computes anything, because they settle how its threads get memory and
+whether its first program is looked up.
 
->>> tune_allocator()
+>>> tune_allocator() in (True, False)
 True
 """
 
+import contextlib
 import ctypes
 import hashlib
 import os
 import pathlib
 import platform
+import warnings
+import zlib
 
 import jax
 import jaxlib
 
 # From glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
+_M_TRIM_THRESHOLD = -1
+_M_TOP_PAD = -2
+_M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
+
+_SETTINGS = {
+  # One heap for all threads. A thread's own heaps end at 64 MB, and what does
+  # not fit is mapped anew at every call, whatever the thresholds.
+  _M_ARENA_MAX: 1,
+  # Blocks up to 1 GiB come from the heap ...
+  _M_MMAP_THRESHOLD: 1 << 30,
+  # ... which grows by 64 MiB and does not shrink before 2 GiB lie free.
+  _M_TOP_PAD: 64 << 20,
+  _M_TRIM_THRESHOLD: (1 << 31) - 1,
+}
 
 
 def tune_allocator() -> bool:
@@ -25,8 +43,8 @@ def tune_allocator() -> bool:
 
   XLA:CPU allocates its temporaries at every call, and glibc gives blocks of
   this size back to the system at once: every call then pays the page faults
-  again. Harmless to call twice; nothing happens where the C library is not
-  glibc.
+  again, up to half of its time. Calling it twice is harmless; where the C
+  library is not glibc nothing happens.
 
   Returns:
     Whether the C library took the settings.
@@ -37,48 +55,81 @@ def tune_allocator() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
   except (OSError, AttributeError):
     return False
-  settings = {
-    # One heap for all threads: a thread's own heaps are limited to 64 MB, and
-    # what does not fit is mapped anew at every call, whatever the thresholds.
-    _M_ARENA_MAX: 1,
-    _M_MMAP_THRESHOLD: 1 << 30,
-    _M_TRIM_THRESHOLD: (1 << 31) - 1,
-    _M_TOP_PAD: 64 << 20,
-  }
-  return all([mallopt(*setting) == 1 for setting in settings.items()])
+  return all([mallopt(*setting) == 1 for setting in _SETTINGS.items()])
 
 
 def enable_compile_cache() -> pathlib.Path | None:
   """Keeps compiled programs in the user's cache directory.
 
-  One directory per processor and version of jaxlib, since compiled code may
-  use any instruction of the machine it was made on. It is readable by its
-  owner alone, because loading a program from it runs it.
+  Under $XDG_CACHE_HOME or ~/.cache, with one directory per processor and
+  version of JAX, since compiled code may use any instruction of the machine it
+  was made on. Its owner alone may enter it, because loading a program from it
+  runs it. A directory that the user has given to JAX is left alone.
 
   Returns:
     The directory; None where none could be made, and then nothing is cached.
   """
-  home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-  directory = pathlib.Path(home) / 'dl_lectures' / 'xla' / _machine()
+  if given := jax.config.values['jax_compilation_cache_dir']:
+    return pathlib.Path(given)
   try:
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = _cache_home() / 'dl_lectures' / 'xla' / _machine()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # No getuid on Windows, where every st_uid is 0.
+    if directory.stat().st_uid != getattr(os, 'getuid', int)():
+      return None
     directory.chmod(0o700)
-  except OSError:
+  except (OSError, RuntimeError):
     return None
+  with contextlib.suppress(OSError):
+    _drop_torn_entries(directory)
+  # Another process may be writing what this one reads. It is compiled then.
+  warnings.filterwarnings(
+    'ignore', 'Error (reading|writing) persistent compilation cache'
+  )
   jax.config.update('jax_compilation_cache_dir', str(directory))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
   return directory
 
 
+def _cache_home() -> pathlib.Path:
+  given = pathlib.Path(os.environ.get('XDG_CACHE_HOME', ''))
+  # The XDG specification: a relative path is to be ignored.
+  return given if given.is_absolute() else pathlib.Path.home() / '.cache'
+
+
+def _drop_torn_entries(directory: pathlib.Path) -> None:
+  """Removes what a kill or a full disk left half written.
+
+  JAX neither writes an entry at once nor replaces one that it cannot read: the
+  program would be compiled at every start. What was whole once is not read
+  again: the stamp's time says what has been seen.
+  """
+  stamp = directory / 'checked'
+  seen = stamp.stat().st_mtime if stamp.exists() else 0.0
+  # Before the entries are read: one that is written meanwhile is for next time.
+  stamp.touch()
+  for entry in directory.glob('*-cache'):
+    if entry.stat().st_mtime < seen:
+      continue
+    content = entry.read_bytes()
+    if content and content[:1] != b'x':
+      continue  # Compressed by zstandard, which JAX prefers where installed.
+    try:
+      zlib.decompress(content)
+    except zlib.error:
+      entry.unlink(missing_ok=True)
+
+
 def _machine() -> str:
-  """Names what compiled code depends on."""
-  features = [platform.machine(), jax.__version__, jaxlib.__version__]
+  """Names what compiled code depends on: the processor and the compiler."""
+  parts = {platform.machine(), platform.processor()}
   try:
     with open('/proc/cpuinfo') as lines:
-      features += [
-        line for line in lines if line.startswith(('model name', 'flags'))
-      ]
+      for line in lines:
+        # 'flags' and 'model name' on x86, the others on Arm.
+        if line.startswith(('flags', 'model name', 'Features', 'CPU ')):
+          parts.add(line)
   except OSError:
-    features.append(platform.processor())
-  return hashlib.sha256('\n'.join(sorted(set(features))).encode()).hexdigest()[
-    :16
-  ]
+    pass
+  digest = hashlib.sha256(''.join(sorted(parts)).encode()).hexdigest()
+  return f'jax-{jax.__version__}-{jaxlib.__version__}-{digest[:16]}'

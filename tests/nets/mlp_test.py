@@ -1,0 +1,41 @@
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dl_lectures import nets
+
+
+def apply(params, x, **options):
+  net = hk.without_apply_rng(
+    hk.transform(lambda x: nets.MLP([2, 1], **options)(x))
+  )
+  return net.apply(params, x)
+
+
+def test_a_hand_computed_network():
+  params = {
+    'mlp/linear': {
+      'w': jnp.array([[1.0, -1.0], [2.0, 0.5]]),
+      'b': jnp.array([0.0, 1.0]),
+    },
+    'mlp/linear_1': {'w': jnp.array([[3.0], [-2.0]]), 'b': jnp.array([-9.0])},
+  }
+  x = jnp.array([[1.0, 2.0], [2.0, -2.0]])
+  # Hidden (5, 1) and (-2, -2), after the ReLU (5, 1) and (0, 0).
+  np.testing.assert_array_equal(apply(params, x), [[4.0], [-9.0]])
+  rectified = apply(params, x, activate_final=True)
+  np.testing.assert_array_equal(rectified, [[4.0], [0.0]])
+  linear = apply(params, x, activation=lambda h: h)
+  np.testing.assert_array_equal(linear, [[4.0], [-11.0]])
+
+
+@pytest.mark.parametrize('sizes', [[400, 400], [400, 400, 400, 400]])
+def test_depth_keeps_the_signals_size(sizes):
+  net = hk.without_apply_rng(
+    hk.transform(lambda x: nets.MLP(sizes, activate_final=True)(x))
+  )
+  x = jax.random.normal(jax.random.key(0), [64, 400])
+  hidden = net.apply(net.init(jax.random.key(1), x), x)
+  assert 0.8 < jnp.mean(hidden**2) / jnp.mean(x**2) < 1.2
