@@ -18,7 +18,6 @@ With several processes the directory must be one that all of them see.
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -45,13 +44,13 @@ class Checkpointer:
   """The checkpoints of one run.
 
   Opening a directory to read changes nothing in it, so a run may be looked at
-  while it goes on. The first `save` makes this process the directory's writer:
-  it removes what a killed one left half-written.
+  while it goes on. The first `save` removes what a killed run left unfinished,
+  so only one run may save into a directory at a time.
 
   >>> import tempfile
   >>> state = {'w': jnp.ones((2, 3)), 'key': jax.random.key(0)}
   >>> with tempfile.TemporaryDirectory() as workdir:
-  ...   checkpointer = Checkpointer(workdir, keep=2)
+  ...   checkpointer = Checkpointer.open(workdir, keep=2)
   ...   print(checkpointer.restore(state))
   ...   checkpointer.save(7, state)
   ...   step, restored = checkpointer.restore(state)
@@ -61,27 +60,29 @@ class Checkpointer:
   (7, [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
   """
 
-  def __init__(self, directory: str | os.PathLike[str], keep: int = 2):
-    """Opens the directory, which need not exist.
-
-    Args:
-      directory: where the checkpoints are.
-      keep: how many of them to keep, the newest; at least 1.
-    """
-    if keep < 1:
-      raise UsageError(f'keep={keep} checkpoints; at least 1 is possible')
-    self._directory = pathlib.Path(directory).absolute()
+  def __init__(self, directory: pathlib.Path, keep: int):
+    self._directory = directory
     self._keep = keep
     self._thread: threading.Thread | None = None
     self._error: OSError | None = None
-    self._lock: int | None = None
+    self._writing = False
 
   @classmethod
   def open(
     cls, directory: str | os.PathLike[str], keep: int = 2
   ) -> 'Checkpointer':
-    """Opens the directory, as the constructor does."""
-    return cls(directory, keep)
+    """Opens the directory, which need not exist.
+
+    Args:
+      directory: where the checkpoints are.
+      keep: how many of them to keep, the newest; at least 1.
+
+    Returns:
+      The checkpointer; `close` it.
+    """
+    if keep < 1:
+      raise UsageError(f'keep={keep} checkpoints; at least 1 is possible')
+    return cls(pathlib.Path(directory).absolute(), keep)
 
   def steps(self) -> list[int]:
     """The steps that have a checkpoint, in order."""
@@ -101,12 +102,12 @@ class Checkpointer:
       wait: returns only when the checkpoint is on disk.
 
     Raises:
-      UsageError: if another process saves into this directory.
+      UsageError: if the directory cannot be made.
       TypeError: if a leaf is not an array.
       OSError: if this save with `wait`, or the save before it, failed.
     """
     self.wait()
-    self._become_writer()
+    self._begin_writing()
     if step in self.steps():
       return
     names, leaves, _ = _flatten(state)
@@ -140,13 +141,8 @@ class Checkpointer:
       raise error
 
   def close(self) -> None:
-    """Waits, and gives the directory free for another writer."""
-    try:
-      self.wait()
-    finally:
-      if self._lock is not None:
-        os.close(self._lock)
-        self._lock = None
+    """Waits; nothing is to be saved after it."""
+    self.wait()
 
   def restore(self, abstract_state: Any) -> tuple[int, Any] | None:
     """The newest intact checkpoint.
@@ -170,12 +166,14 @@ class Checkpointer:
     self.wait()
     names, leaves, treedef = _flatten(abstract_state)
     wanted = dict(zip(names, map(_spec, leaves), strict=True))
-    found = None
-    for step in reversed(self.steps()):
+    found, damaged = None, set()
+    # Listed anew each time: a run that goes on has newer ones meanwhile.
+    while found is None and (steps := {*self.steps()} - damaged):
+      step = max(steps)
       try:
         found = step, self._read(step, wanted)
-        break
       except _DamagedError as damage:
+        damaged.add(step)
         self._put_aside(step, str(damage))
     self._agree(-1 if found is None else found[0])
     if found is None:
@@ -198,33 +196,20 @@ class Checkpointer:
         if not entry.name.startswith('.') and entry.suffix != '.tmp':
           yield entry.name
 
-  def _become_writer(self) -> None:
-    if self._lock is not None:
+  def _begin_writing(self) -> None:
+    if self._writing:
       return
     if jax.process_index() == 0:
       try:
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self._directory, os.O_RDONLY)
       except OSError as error:
         raise UsageError(
           f'cannot save into {self._directory}: {error.strerror}'
         ) from error
-      try:
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except BlockingIOError as error:
-        os.close(self._lock)
-        self._lock = None
-        raise UsageError(
-          f'another process saves into {self._directory}; '
-          'let it end or choose another workdir'
-        ) from error
-      except OSError:
-        pass  # a file system without locks
-      for entry in self._directory.glob('*.tmp'):
-        shutil.rmtree(entry)
-    else:
-      self._lock = os.open(os.devnull, os.O_RDONLY)
+      for half_written in self._directory.glob('*.tmp'):
+        shutil.rmtree(half_written)
     _barrier('open')
+    self._writing = True
 
   def _write_and_tell(self, step: int, specs: Any, arrays: Any) -> None:
     try:
@@ -280,8 +265,8 @@ class Checkpointer:
     """The arrays by name; _DamagedError, or UsageError if they do not fit."""
     directory = self._directory / str(step)
     try:
-      expected = (directory / _SUMS).read_bytes()
-      if (actual := _sums(directory)) != expected:
+      expected, actual = (directory / _SUMS).read_bytes(), _sums(directory)
+      if not expected or actual != expected:
         raise _DamagedError(_first_difference(expected, actual))
       parts = [
         json.loads(path.read_text())
@@ -325,14 +310,17 @@ class Checkpointer:
     if jax.process_index() != 0:
       return
     corrupt = self._directory / f'{step}.corrupt'
-    shutil.rmtree(corrupt, ignore_errors=True)
+    kept = f'kept as {corrupt}'
     try:
+      shutil.rmtree(corrupt, ignore_errors=True)
       (self._directory / str(step)).rename(corrupt)
     except FileNotFoundError:
       return  # its run removed it meanwhile: it was old, not damaged
+    except OSError as error:
+      kept = f'left in {self._directory}: {error.strerror}'
     older = [s for s in self.steps() if s < step]
     print(
-      f'checkpoint {step} is damaged ({reason}); kept as {corrupt}, '
+      f'checkpoint {step} is damaged ({reason}); {kept}, '
       + (f'trying step {older[-1]}' if older else 'and no older one is left'),
       file=sys.stderr,
     )
@@ -361,10 +349,11 @@ def check_config(workdir: str | os.PathLike[str], config: Any) -> None:
   if not path.exists():
     return
   try:
-    old = json.loads(path.read_text())
-  except ValueError as error:
+    old = dict(_fields(json.loads(path.read_text())))
+  except (ValueError, AttributeError) as error:
     raise UsageError(f'{path} is not a configuration: {error}') from error
   new = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+  new = dict(_fields(new))
   differences = [
     f'{name} {old.get(name, "(absent)")!r} -> {new.get(name, "(absent)")!r}'
     for name in {**old, **new}
@@ -375,6 +364,16 @@ def check_config(workdir: str | os.PathLike[str], config: Any) -> None:
       f'{workdir} holds a run with another config: {", ".join(differences)}; '
       'take its values or another workdir'
     )
+
+
+def _fields(
+  tree: dict[str, Any], prefix: str = ''
+) -> Iterator[tuple[str, Any]]:
+  for name, value in tree.items():
+    if isinstance(value, dict) and value:
+      yield from _fields(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name, value
 
 
 class _DamagedError(Exception):

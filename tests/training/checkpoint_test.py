@@ -298,9 +298,19 @@ def _cut(path, size):
     lambda d: (d / 'leaves.0.json').unlink(),
     lambda d: shutil.rmtree(d / 'state'),
     lambda d: (shutil.rmtree(d), d.mkdir()),
+    lambda d: (shutil.rmtree(d), d.mkdir(), (d / 'SHA256SUMS').touch()),
     lambda d: (shutil.rmtree(d), d.write_text('')),
   ],
-  ids=['cut', 'no sums', 'sums', 'leaves', 'state', 'empty', 'a file'],
+  ids=[
+    'cut',
+    'no sums',
+    'sums',
+    'leaves',
+    'state',
+    'empty',
+    'hollow',
+    'a file',
+  ],
 )
 def test_other_damage_falls_back_too(directory, capfd, damage):
   _save(directory, 1, 2)
@@ -385,15 +395,12 @@ def test_a_half_written_one_is_no_checkpoint_and_goes_at_the_next_save(
   assert os.listdir(directory) == ['1']
 
 
-def test_two_runs_do_not_save_into_one_directory(directory):
-  with _open(directory) as first, _open(directory) as second:
-    first.save(1, _state(1), wait=True)
-    assert _found(second, _state())[0] == 1
-    with pytest.raises(UsageError, match='another process saves into'):
-      second.save(2, _state(2))
-    first.close()
-    second.save(2, _state(2))
-  assert sorted(os.listdir(directory)) == ['1', '2']
+def test_a_run_that_goes_on_may_be_read(directory):
+  with _open(directory) as run, _open(directory) as reader:
+    for step in range(1, 5):
+      run.save(step, _state(step), wait=True)
+      assert _found(reader, _state())[0] == step
+    assert reader.steps() == run.steps() == [3, 4]
 
 
 def test_a_directory_that_cannot_be_made_is_one_line(tmp_path):
@@ -450,6 +457,9 @@ class Config:
   seed: int = 0
   learning_rate: float = 1e-3
   widths: tuple[int, ...] = (8, 8)
+  search: dict[str, int] = dataclasses.field(
+    default_factory=lambda: {'simulations': 32, 'depth': 8}
+  )
 
 
 def test_a_run_goes_on_under_its_own_config_only(tmp_path):
@@ -458,16 +468,22 @@ def test_a_run_goes_on_under_its_own_config_only(tmp_path):
   (tmp_path / 'config.json').write_text(json.dumps(record))
   checkpoint.check_config(tmp_path, Config())
   with pytest.raises(UsageError) as refusal:
-    checkpoint.check_config(tmp_path, Config(seed=3, widths=(8,)))
+    checkpoint.check_config(
+      tmp_path,
+      Config(seed=3, widths=(8,), search={'simulations': 64, 'depth': 8}),
+    )
   message = str(refusal.value)
-  assert 'seed 0 -> 3, widths [8, 8] -> [8];' in message
+  assert (
+    'seed 0 -> 3, widths [8, 8] -> [8], search.simulations 32 -> 64; '
+  ) in message
   assert 'learning_rate' not in message
   assert '\n' not in message
 
 
 def test_a_field_that_came_or_went_is_named(tmp_path):
   (tmp_path / 'config.json').write_text(
-    '{"seed": 0, "momentum": 0.9, "widths": [8, 8]}'
+    '{"seed": 0, "momentum": 0.9, "widths": [8, 8], '
+    '"search": {"simulations": 32, "depth": 8}}'
   )
   with pytest.raises(UsageError) as refusal:
     checkpoint.check_config(tmp_path, Config())

@@ -78,7 +78,7 @@ def _layout(mesh):
   return State(whole, whole, split, split, whole)
 
 
-def _fit(workdir, num_steps, mesh, hooks=()):
+def _fit(workdir, num_steps, mesh, hooks=(), save_every_seconds=3600.0):
   return training.fit(
     _step,
     _init,
@@ -89,7 +89,7 @@ def _fit(workdir, num_steps, mesh, hooks=()):
     hooks=hooks,
     mesh=mesh,
     state_sharding=_layout(mesh),
-    save_every_seconds=0.0,
+    save_every_seconds=save_every_seconds,
   )
 
 
@@ -106,7 +106,8 @@ def _work(root: pathlib.Path, task: str) -> None:
   if task == 'begin':
     _fit(root / 'whole', STEPS, mesh)
     _fit(root / 'stopped', STOP, mesh)
-    _fit(root / 'died', STEPS, mesh, [training.Hook(die, every=1)])
+    hooks = [training.Hook(die, every=1)]
+    _fit(root / 'died', STEPS, mesh, hooks, save_every_seconds=0.0)
   else:
     _fit(root / 'stopped', STEPS, mesh)
     _fit(root / 'died', STEPS, mesh)
