@@ -26,7 +26,7 @@ import pathlib
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import jax
@@ -513,7 +513,7 @@ def _barrier(name: str) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None, None, None]:
   """Keeps orbax's own log lines, not its exceptions, off the terminal."""
 
   def keep(record: logging.LogRecord) -> bool:
