@@ -13,8 +13,9 @@ help: ## show this list
 run: venv ## learn Connect Four by self-play: the main job
 	$(IN_VENV) -m experiments.alphazero --preset=laptop --workdir=runs/alphazero
 
+# A file of tests stays in one process: they share compiled programs.
 test: venv ## run the tests
-	$(IN_VENV) -m pytest
+	$(IN_VENV) -m pytest -n 2 --dist loadfile
 
 test-slow: venv ## run the tests that take minutes each
 	$(IN_VENV) -m pytest -m slow
