@@ -70,15 +70,15 @@ class Config:
   head_width: int = 64  # hidden units of the value head; AGZ: 256
   lanes: int = 128  # games played at once; AZ: 5,000 TPUs
   plies_per_step: int = 32  # moves in each lane between two learning phases
-  num_simulations: int = 32  # a move; AZ: 800
+  num_simulations: int = 16  # a move; AZ: 800
   gumbel: bool = True  # Gumbel AlphaZero [G]; AZ: False (PUCT, Dirichlet)
   value_scale: float = 0.25  # of Gumbel's improved policy; [G]: .5 on [-1, 1]
   dirichlet_alpha: float = 0.3  # AZ: chess .3, shogi .15, Go .03
   dirichlet_fraction: float = 0.25  # AZ: .25
   temperature_plies: int = 10  # plies played with noise; AZ: 30
-  opening_plies: int = 0  # at most so many exploratory plies first [T]; AZ: 0
+  opening_plies: int = 20  # at most so many exploratory plies first [T]; AZ: 0
   td_lambda: float = 1.0  # of the value targets; AZ: 1, the game's result
-  wrong_resignations: float = 0.05  # tolerated share; 0: never resign. AGZ: .05
+  wrong_resignations: float = 0.0  # tolerated share; 0: never resign. AGZ: .05
   resign_audit: float = 0.1  # share of games that never resign; AGZ: .1
   window: int = 163_840  # positions kept; AZ: 1M games
   batch_size: int = 512  # AZ: 4,096
@@ -88,8 +88,9 @@ class Config:
   # cosine to zero. AZ: .143, .429, .714
   adam: bool = True  # AZ: False, momentum .9
   weight_decay: float = 1e-4  # AZ: 1e-4
+  prior_exponent: float = 0.5  # in play, not self-play; AlphaGo: .67, AZ: 1
   averaging: float = 0.99  # of the parameters that play; AZ: 0
-  num_steps: int = 100  # self-play and learning phases; AZ: 700k updates
+  num_steps: int = 200  # self-play and learning phases; AZ: 700k updates
 
   def __post_init__(self):
     """Refuses what cannot be, in one line."""
@@ -276,10 +277,36 @@ def evaluate_positions(
   return nets.PolicyValue(jnp.where(legal, logits, -1e9), value)
 
 
-def make_model(game: games.Game, net: hk.TransformedWithState):
+def ensemble_prior(
+  game: games.Game,
+  net: hk.TransformedWithState,
+  weights: Weights,
+  states: GameState,
+) -> Array:
+  """The prior [B, A] over legal moves, averaged over the symmetries."""
+  observations = jax.vmap(game.observe)(states)
+  legal = jax.vmap(game.legal_mask)(states)
+  total = jnp.zeros(legal.shape)
+  for symmetry in game.symmetries:
+    seen = symmetry.observation(observations)
+    (logits, _), _ = net.apply(*weights, None, seen, False)
+    # What an action is called on the turned board: the place its own name,
+    # turned, has come from.
+    names = jnp.arange(legal.shape[1])
+    back = jnp.argsort(symmetry.policy(names))
+    total += jax.nn.log_softmax(logits)[:, back]
+  return jax.nn.softmax(
+    jnp.where(legal, total / len(game.symmetries), -jnp.inf)
+  )
+
+
+def make_model(
+  game: games.Game, net: hk.TransformedWithState, prior_exponent: float = 1.0
+) -> search.RecurrentFn:
   """The rules and the network as the search sees them (`recurrent_fn`).
 
   The reward is the mover's; a discount of -1 changes sides, 0 ends the game.
+  A prior is raised to `prior_exponent`: less than 1 trusts it less.
   """
 
   def recurrent_fn(weights, rng_key, action: Array, states: GameState):
@@ -293,7 +320,7 @@ def make_model(game: games.Game, net: hk.TransformedWithState):
     return search.RecurrentFnOutput(
       reward=of_player(rewards, mover),
       discount=jnp.where(over, 0.0, jnp.where(same, 1.0, -1.0)),
-      prior_logits=logits,
+      prior_logits=prior_exponent * logits,
       value=jnp.where(over, 0.0, value),
     ), states
 
@@ -313,21 +340,22 @@ def think(
     config: of the run whose weights will play.
     game: the rules.
     net: the network.
-    num_simulations: of a move; 0 for the raw network.
+    num_simulations: of a move; 0 for the raw network, its prior averaged over
+      the board's symmetries (AlphaGo, Extended Data Table 2).
     batch: positions are thought of so many at a time.
   """
-  model = make_model(game, net)
+  model = make_model(game, net, config.prior_exponent)
   no_key = jax.random.key(0)
 
   @jax.jit
   def choose(weights: Weights, states: GameState) -> Thought:
     logits, value = evaluate_positions(game, net, weights, states)
     legal = jax.vmap(game.legal_mask)(states)
-    prior = jax.nn.softmax(logits)
     if num_simulations == 0:
+      prior = ensemble_prior(game, net, weights, states)
       nothing = jnp.zeros_like(prior)
       return Thought(jnp.argmax(prior, -1), nothing, prior, prior, value)
-    root = search.RootFnOutput(logits, value, states)
+    root = search.RootFnOutput(config.prior_exponent * logits, value, states)
     found = search.alphazero_policy(
       weights,
       no_key,
@@ -337,14 +365,14 @@ def think(
       ~legal,
       dirichlet_fraction=0.0,
       temperature=0.0,
-      gumbel=jnp.zeros_like(prior),
+      gumbel=jnp.zeros_like(logits),
     )
     summary = found.search_tree.summary()
     return Thought(
       found.action,
       summary.visit_counts,
       found.action_weights,
-      prior,
+      jax.nn.softmax(logits),
       summary.value,
     )
 
@@ -586,6 +614,7 @@ def see(game: games.Game, which: Array, seen: tuple[Array, Array, Array]):
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:
+  """Adam with weight decay, or the momentum of [AZ], and the schedule."""
   updates = config.num_steps * config.updates_per_step
   if config.learning_rate_drops:
     drops = {int(x * updates): 0.1 for x in config.learning_rate_drops}
@@ -1051,6 +1080,9 @@ PRESETS = {
     learning_rate_drops=(1 / 7, 3 / 7, 5 / 7),
     adam=False,
     averaging=0.0,
+    prior_exponent=1.0,
+    wrong_resignations=0.05,
+    opening_plies=0,
     num_steps=700_000 // 13,
   ),
 }

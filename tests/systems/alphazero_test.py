@@ -25,6 +25,7 @@ TINY = alphazero.Config(
   batch_size=32,
   updates_per_step=4,
   num_steps=4,
+  wrong_resignations=0.05,
 )
 
 
@@ -292,3 +293,18 @@ def test_mistakes_are_told_in_one_line():
     alphazero.train(
       alphazero.dataclasses.replace(TINY, game='tik_tak_toe'), workdir=None
     )
+
+
+def test_the_raw_network_sees_a_board_and_its_mirror_image_alike():
+  config = alphazero.dataclasses.replace(TINY, game='connect_four', window=4096)
+  game = games.make('connect_four')
+  net = alphazero.network(config, game)
+  state = alphazero.init(config, game, net, jax.random.key(5))
+  boards = [games.play_moves(game, moves) for moves in ('1223', '7665')]
+  states = jax.tree.map(lambda *x: jnp.stack(x), *boards)
+  # Untrained heads say next to nothing: let them speak up.
+  params = jax.tree.map(lambda x: 30 * x, state.average)
+  weights = (params, state.train.net_state)
+  one, other = alphazero.ensemble_prior(game, net, weights, states)
+  np.testing.assert_allclose(one, other[::-1], atol=1e-5)
+  assert np.ptp(one) > 0.01
