@@ -1,0 +1,44 @@
+"""The panels show what they are given."""
+
+import numpy as np
+
+from dl_lectures.analysis import matches, strength
+
+
+def test_panels_show_their_numbers():
+  standings = [
+    matches.Standing('random', 0.0, 0.0, 0.1, 20),
+    matches.Standing('raw network', 900.0, 40.0, 0.9, 20),
+  ]
+  page = strength.figure(
+    [
+      strength.accuracy_over_training(
+        'late',
+        [0, 60, 120],
+        {'raw network': [0.3, 0.6, 0.7], '64 simulations': [0.8, 0.9, 0.95]},
+        {'random moves': 0.31},
+      ),
+      strength.openings_over_training(
+        [0, 120],
+        np.array([[1 / 3, 1 / 3, 1 / 3], [0.1, 0.7, 0.2]]),
+        [-1, 1, 0],
+        'abc',
+      ),
+      strength.quality_by_search(
+        [0, 64], {'late': [(0.7, 0.6, 0.8, 100), (0.9, 0.85, 0.95, 100)]}
+      ),
+      strength.elo(standings),
+    ]
+  )
+  training, openings, search, elo = page.axes
+  minutes, kept = training.lines[0].get_data()
+  assert list(minutes) == [0, 1, 2]
+  assert list(kept) == [0.3, 0.6, 0.7]
+  # The winning move lies at the bottom of the stack, the losing one on top.
+  assert [t.get_text() for t in openings.texts] == [
+    'b (wins)',
+    'c (draws)',
+    'a (loses)',
+  ]
+  assert [t.get_text() for t in search.get_xticklabels()] == ['raw', '64']
+  assert [bar.get_width() for bar in elo.patches] == [0, 900]
