@@ -3,8 +3,12 @@
 All trees of a batch move in lock step, and every loop is written over the batch
 by hand: `vmap` of a `while_loop` would copy the whole tree at every level.
 Nothing in here draws random numbers.
+
+What is written to an array is computed from what was read of it before, or is
+read only after the last write: then XLA updates every array in place.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,15 +17,23 @@ import jax.numpy as jnp
 from jax import lax
 
 from dl_lectures.search import tree as tree_lib
-from dl_lectures.search.tree import ROOT, UNVISITED, Node, Tree, rows, write
+from dl_lectures.search.tree import (
+  NOBODY,
+  ROOT,
+  Children,
+  Record,
+  Tree,
+  rows,
+  write,
+)
 from dl_lectures.types import Array, Key
 
 # (params, key, action [B], embedding) -> (RecurrentFnOutput, embedding)
 RecurrentFn = Callable[
   [Any, Key, Array, Any], tuple[tree_lib.RecurrentFnOutput, Any]
 ]
-# node -> slot [B]; `node.num_children` asks for the next untried action.
-SelectFn = Callable[[Node], Array]
+# (node, its children) -> slot [B]; `num_children` asks for the next action.
+SelectFn = Callable[[Record, Children], Array]
 
 
 def search(
@@ -33,7 +45,7 @@ def search(
   select: SelectFn,
   num_simulations: int,
   max_depth: int | None = None,
-  select_root: Callable[[Node, Array], Array] | None = None,
+  select_root: Callable[[Array, Record, Children], Array] | None = None,
   root_order: Array | None = None,
 ) -> Tree:
   """Runs `num_simulations` simulations in every tree of the batch.
@@ -46,32 +58,32 @@ def search(
     select: chooses a slot at a node.
     num_simulations: evaluations in each tree.
     max_depth: the deepest node's distance from the root.
-    select_root: (node, simulation) -> slot, instead of `select` at the root.
+    select_root: (simulation, node, children) -> slot, instead of `select` at
+      the root.
     root_order: [B, M], the actions that the root tries, first to last, instead
       of by descending prior.
   """
   depth_limit = num_simulations if max_depth is None else max_depth
 
   def simulate(i, tree):
-    parent, slot = descend(
-      tree,
-      select,
-      depth_limit,
-      None if select_root is None else lambda node: select_root(node, i),
-    )
+    at_root = None
+    if select_root is not None:
+      at_root = functools.partial(select_root, i)
+    parent, slot = descend(tree, select, depth_limit, at_root)
     key = jax.random.fold_in(rng_key, i)
     tree, leaf, value = expand(
-      params, key, tree, i + 1, parent, slot, recurrent_fn, root_order
+      params, key, tree, ROOT + 1 + i, parent, slot, recurrent_fn, root_order
     )
     return back_up(tree, leaf, value)
 
-  tree = tree_lib.init(root, num_simulations + 1)
+  tree = tree_lib.init(root, num_simulations)
   if root_order is not None:
-    first = root_order[:, 0]
-    prior = jnp.take_along_axis(tree.untried[ROOT], first[:, None], axis=1)
+    record = tree.record(ROOT)
+    record = in_order(
+      record, record.parent == NOBODY, tree.untried[ROOT], root_order
+    )
     tree = tree._replace(
-      next_action=write(tree.next_action, ROOT, first),
-      next_prior=write(tree.next_prior, ROOT, prior[:, 0]),
+      records=write(tree.records, ROOT, tree_lib.stack(record))
     )
   return lax.fori_loop(0, num_simulations, simulate, tree)
 
@@ -84,31 +96,34 @@ def descend(
 ) -> tuple[Array, Array]:
   """Walks every tree from its root to the edge that is evaluated next.
 
-  The walk stops at an untried action, at a terminal node (reached by an edge of
-  discount 0) and at the depth limit.
+  The walk stops at an action without a node, before a terminal node and at the
+  depth limit.
 
   Returns:
     (node [B], slot [B]): the edge.
   """
 
   def step(depth, node, rule):
-    slot = rule(tree.node(node))
-    child = child_at(tree, node, slot)
-    ends = (child == UNVISITED) | (rows(tree.discount, child) == 0)
-    return slot, child, ends | (depth + 1 >= depth_limit)
+    children = tree.children_of(node)
+    slot = rule(tree.record(node), children).astype(jnp.int32)
+    child = at_slot(children.node, slot)
+    return slot, jnp.where(depth < depth_limit, child, NOBODY)
 
   def body(carry):
-    depth, node, slot, child, done = carry
-    node = jnp.where(done, node, child)
-    new_slot, child, ends = step(depth, node, select)
-    slot = jnp.where(done, slot, new_slot)
-    return depth + 1, node, slot, child, done | ends
+    depth, node, slot, child = carry
+    go = child > NOBODY
+    node = jnp.where(go, child.astype(jnp.int32), node)
+    new_slot, new_child = step(depth, node, select)
+    slot = jnp.where(go, new_slot, slot)
+    return depth + 1, node, slot, jnp.where(go, new_child, NOBODY)
 
-  root = jnp.zeros((tree.visits.shape[1],), jnp.int32)
-  carry = (jnp.int32(0), root, root, root, jnp.zeros(root.shape, bool))
+  root = jnp.full((tree.records.shape[1],), ROOT, jnp.int32)
+  carry = (jnp.int32(1), root, root, root.astype(jnp.float32))
   if select_root is not None:
-    carry = (jnp.int32(1), root, *step(0, root, select_root))
-  _, node, slot, _, _ = lax.while_loop(lambda c: ~jnp.all(c[-1]), body, carry)
+    carry = (jnp.int32(2), root, *step(1, root, select_root))
+  _, node, slot, _ = lax.while_loop(
+    lambda carry: jnp.any(carry[-1] > NOBODY), body, carry
+  )
   return node, slot
 
 
@@ -116,13 +131,13 @@ def expand(
   params: Any,
   key: Key,
   tree: Tree,
-  index: Array,
+  node: Array,
   parent: Array,
   slot: Array,
   recurrent_fn: RecurrentFn,
   root_order: Array | None = None,
 ) -> tuple[Tree, Array, Array]:
-  """Evaluates one edge of every tree and makes its node, number `index` [].
+  """Evaluates one edge of every tree and makes its node, number `node` [].
 
   An edge that leads to a node already (terminal, or at the depth limit) is
   evaluated again, and its row of the new slab stays unused.
@@ -131,103 +146,105 @@ def expand(
     (tree, leaf [B], value [B] of the leaf).
   """
   batch = jnp.arange(parent.shape[0])
-  old = child_at(tree, parent, slot)
-  fresh = old == UNVISITED
-  leaf = jnp.where(fresh, index, old)
-  action = jnp.where(
-    fresh, rows(tree.next_action, parent), rows(tree.action, old)
-  )
+  above, children = tree.record(parent), tree.children_of(parent)
+  old = jnp.abs(at_slot(children.node, slot)).astype(jnp.int32)
+  fresh = old == NOBODY
+  action = jnp.where(fresh, above.next_action, tree.record(old).action)
+  action = action.astype(jnp.int32)
   embedding = jax.tree.map(lambda x: rows(x, parent), tree.embedding)
   out, embedding = recurrent_fn(params, key, action, embedding)
   prior = tree_lib.softmax(out.prior_logits)
   next_prior, next_action = tree_lib.best(prior)
-  tree = tree._replace(
-    value=write(tree.value, index, out.value),
-    raw_value=write(tree.raw_value, index, out.value),
-    reward=write(tree.reward, index, out.reward),
-    discount=write(tree.discount, index, out.discount),
-    action=write(tree.action, index, action),
-    parent=write(tree.parent, index, parent),
-    slot=write(tree.slot, index, slot),
-    next_action=write(tree.next_action, index, next_action),
-    next_prior=write(tree.next_prior, index, next_prior),
-    rest_prior=write(tree.rest_prior, index, jnp.sum(prior, axis=-1)),
+  record = Record(
+    visits=jnp.zeros_like(out.value),
+    value=jnp.zeros_like(out.value),
+    raw_value=out.value,
+    reward=out.reward,
+    discount=out.discount,
+    action=action,
+    parent=parent,
+    slot=slot,
+    num_children=jnp.zeros_like(out.value),
+    next_action=next_action,
+    next_prior=next_prior,
+    rest_prior=jnp.sum(prior, axis=-1),
+  )
+  # One action of the parent's less is untried, one child more is known.
+  where = jnp.where(fresh, parent, NOBODY)
+  untried = write(tree.untried, node, prior)
+  untried = untried.at[where, batch, action].set(0)
+  left = rows(untried, parent)
+  next_prior, next_action = tree_lib.best(left)
+  child = jnp.stack(
+    [above.next_prior, jnp.where(out.discount == 0, -node, node)], -1
+  )
+  above = above._replace(
+    num_children=above.num_children + 1,
+    next_action=next_action,
+    next_prior=next_prior,
+    rest_prior=jnp.sum(left, axis=-1),
+  )
+  if root_order is not None:
+    above = in_order(above, parent == ROOT, left, root_order)
+  records = tree.records.at[where, batch].set(tree_lib.stack(above))
+  tree = Tree(
+    records=write(records, node, tree_lib.stack(record)),
+    children=tree.children.at[where, batch, 2:, slot].set(child),
+    untried=untried,
     embedding=jax.tree.map(
-      lambda x, y: write(x, index, y), tree.embedding, embedding
+      lambda x, y: write(x, node, y), tree.embedding, embedding
     ),
   )
-  # The parent: one action less is untried, one child more is known.
-  where = jnp.where(fresh, parent, len(tree.visits))
-  untried = tree.untried.at[where, batch, action].set(0, mode='drop')
-  left = rows(untried, parent)
-  num_children = rows(tree.num_children, parent) + 1
-  child_prior = rows(tree.next_prior, parent)
-  next_prior, next_action = tree_lib.best(left)
-  if root_order is not None:
-    at_root = (parent == ROOT) & (num_children < root_order.shape[1])
-    place = jnp.minimum(num_children, root_order.shape[1] - 1)
-    ordered = jnp.take_along_axis(root_order, place[:, None], axis=1)
-    ordered_prior = jnp.take_along_axis(left, ordered, axis=1)
-    next_action = jnp.where(at_root, ordered[:, 0], next_action)
-    next_prior = jnp.where(at_root, ordered_prior[:, 0], next_prior)
-
-  def put(x, y, *place):
-    return x.at[where, batch, *place].set(y, mode='drop', unique_indices=True)
-
-  tree = tree._replace(
-    untried=write(untried, index, prior),
-    num_children=put(tree.num_children, num_children),
-    next_action=put(tree.next_action, next_action),
-    next_prior=put(tree.next_prior, next_prior),
-    rest_prior=put(tree.rest_prior, jnp.sum(left, axis=-1)),
-    child=put(tree.child, leaf, slot),
-    child_prior=put(tree.child_prior, child_prior, slot),
-  )
-  return tree, leaf, out.value
+  return tree, jnp.where(fresh, node, old), out.value
 
 
 def back_up(tree: Tree, leaf: Array, value: Array) -> Tree:
   """Carries each leaf's value up to its root, one level of all trees at once.
 
   A level turns the value seen from a node into that seen from its parent,
-  reward + discount * value. `N`, the root's parent, is out of bounds: what a
-  tree that has arrived would write there is dropped.
+  reward + discount * value.
   """
   batch = jnp.arange(leaf.shape[0])
-  above_root = len(tree.visits)
 
   def body(carry):
-    visits, means, child_visits, child_value, node, value = carry
-    count = rows(visits, node)
-    mean = (rows(means, node) * count + value) / (count + 1)
-    reward, discount = rows(tree.reward, node), rows(tree.discount, node)
-    parent = jnp.where(node == above_root, node, rows(tree.parent, node))
-    here, edge = (node, batch), (parent, batch, rows(tree.slot, node))
+    records, children, node, value = carry
+    record = Record(*jnp.moveaxis(rows(records, node), -1, 0))
+    visits = record.visits + 1
+    mean = (record.value * record.visits + value) / visits
+    edge = jnp.stack([visits, record.reward + record.discount * mean], -1)
+    parent = jnp.where(node == NOBODY, NOBODY, record.parent).astype(jnp.int32)
+    slot = record.slot.astype(jnp.int32)
     return (
-      visits.at[here].set(count + 1, mode='drop'),
-      means.at[here].set(mean, mode='drop'),
-      child_visits.at[edge].set(count + 1, mode='drop'),
-      child_value.at[edge].set(reward + discount * mean, mode='drop'),
+      records.at[node, batch, :2].set(jnp.stack([visits, mean], -1)),
+      children.at[parent, batch, :2, slot].set(edge),
       parent,
-      reward + discount * value,
+      record.reward + record.discount * value,
     )
 
-  carry = (tree.visits, tree.value, tree.child_visits, tree.child_value)
-  visits, means, child_visits, child_value, _, _ = lax.while_loop(
-    lambda c: jnp.any(c[4] != above_root), body, (*carry, leaf, value)
+  carry = (tree.records, tree.children, leaf, value)
+  records, children, _, _ = lax.while_loop(
+    lambda carry: jnp.any(carry[2] != NOBODY), body, carry
   )
-  return tree._replace(
-    visits=visits,
-    value=means,
-    child_visits=child_visits,
-    child_value=child_value,
+  return tree._replace(records=records, children=children)
+
+
+def in_order(
+  record: Record, at_root: Array, untried: Array, root_order: Array
+) -> Record:
+  """Lets the root try its actions in `root_order` [B, M] while that lasts."""
+  last = root_order.shape[1] - 1
+  place = jnp.minimum(record.num_children.astype(jnp.int32), last)[:, None]
+  action = jnp.take_along_axis(root_order, place, axis=1)
+  prior = jnp.take_along_axis(untried, action, axis=1)
+  at_root &= record.num_children <= last
+  return record._replace(
+    next_action=jnp.where(at_root, action[:, 0], record.next_action),
+    next_prior=jnp.where(at_root, prior[:, 0], record.next_prior),
   )
 
 
-def child_at(tree: Tree, node: Array, slot: Array) -> Array:
-  """Returns the child in a slot of every tree's node, [B], or `UNVISITED`."""
-  batch = jnp.arange(node.shape[0])
-  child = tree.child.at[node, batch, slot].get(
-    mode='fill', fill_value=UNVISITED
+def at_slot(child_values: Array, slot: Array) -> Array:
+  """Reads slot [B] of [B, K]; 0 past the last."""
+  return child_values.at[jnp.arange(slot.shape[0]), slot].get(
+    mode='fill', fill_value=0
   )
-  return child

@@ -1,17 +1,20 @@
 """The search tree: what a search reads and writes, and what one reads off it.
 
-Two ideas make it fast.
+Three ideas make it fast.
 
 1. *Children in the order of opening.* All actions of a node that have not been
    tried share one value, so only the likeliest of them matters. A node keeps
    that one (`next_action`, `next_prior`) and, in slots `0 .. num_children - 1`,
-   what is known of the actions already tried. A choice looks at the slots and
+   what is known of the actions tried already. A choice looks at the slots and
    at one candidate more, never at all `A` actions.
 2. *Node-major arrays.* Node `i` of all `B` trees is one contiguous slab: a new
    node in every tree is one write.
+3. *Records.* What is known of a node lies side by side, so that it is read by
+   one kernel. Whole numbers are kept as float32 for this, exact to 2^24.
 
-Node 0 is the root. Nodes are numbered in the order of their making, so that a
-parent comes before its children.
+Node 1 is the root. Node 0 is nobody: the root's parent, the child that is not
+there yet, and where a tree that has nothing to write writes. Nodes are numbered
+in the order of their making, so that a parent comes before its children.
 """
 
 from typing import Any, NamedTuple
@@ -22,8 +25,8 @@ from jax import lax
 
 from dl_lectures.types import Array
 
-ROOT = 0
-UNVISITED = -1
+NOBODY = 0
+ROOT = 1
 
 
 class RootFnOutput(NamedTuple):
@@ -74,55 +77,22 @@ class SearchSummary(NamedTuple):
   qvalues: Array
 
 
-class Node(NamedTuple):
-  """One node of every tree, as a selection rule sees it.
+class Record(NamedTuple):
+  """What is known of one node of every tree, each [B] float32.
 
   Attributes:
-    visits: [B] int32.
-    value: [B] float32, mean of the values backed up through the node.
-    raw_value: [B] float32, the network's value.
-    num_children: [B] int32, the actions tried so far.
-    child_visits: [B, K] int32, 0 in the slots not used yet.
-    child_value: [B, K] float32, as the player to move at the node sees it.
-    child_prior: [B, K] float32.
-    next_prior: [B] float32, the largest prior among the actions not tried; 0
-      where no legal one is left.
-    rest_prior: [B] float32, the sum of the priors of the actions not tried.
-  """
-
-  visits: Array
-  value: Array
-  raw_value: Array
-  num_children: Array
-  child_visits: Array
-  child_value: Array
-  child_prior: Array
-  next_prior: Array
-  rest_prior: Array
-
-
-class Tree(NamedTuple):
-  """A batch of `B` trees of up to `N` nodes, `A` actions, `K` child slots.
-
-  Attributes:
-    visits: [N, B] int32, 0 where there is no node yet.
-    value: [N, B] float32, mean of the values backed up through the node.
-    raw_value: [N, B] float32, the network's value.
-    reward: [N, B] float32, of the edge into the node.
-    discount: [N, B] float32, of the edge into the node.
-    action: [N, B] int32, of the edge into the node.
-    parent: [N, B] int32; `N` at the root, out of bounds on purpose.
-    slot: [N, B] int32, the node's slot at its parent.
-    num_children: [N, B] int32.
-    next_action: [N, B] int32, the next action to be tried.
-    next_prior: [N, B] float32.
-    rest_prior: [N, B] float32.
-    untried: [N, B, A] float32, the prior; 0 where tried already or illegal.
-    child: [N, B, K] int32, the child's node or `UNVISITED`.
-    child_visits: [N, B, K] int32.
-    child_value: [N, B, K] float32, reward + discount * the child's value.
-    child_prior: [N, B, K] float32.
-    embedding: [N, B, ...].
+    visits: 0 where there is no node yet.
+    value: mean of the values backed up through the node.
+    raw_value: the network's value.
+    reward: of the edge into the node.
+    discount: of the edge into the node.
+    action: of the edge into the node.
+    parent: the parent's number.
+    slot: the node's slot at its parent.
+    num_children: the number of actions tried so far.
+    next_action: the action that is tried next.
+    next_prior: its prior; 0 where no legal action is left.
+    rest_prior: the sum of the priors of the actions not tried.
   """
 
   visits: Array
@@ -137,16 +107,46 @@ class Tree(NamedTuple):
   next_action: Array
   next_prior: Array
   rest_prior: Array
+
+
+class Children(NamedTuple):
+  """What is known of the actions tried at one node of every tree, [B, K].
+
+  Attributes:
+    visits: 0 in a slot that is not used yet.
+    value: reward + discount * the child's value.
+    prior: the action's prior.
+    node: the child's number, negative if it is terminal; 0 if it has no node.
+  """
+
+  visits: Array
+  value: Array
+  prior: Array
+  node: Array
+
+
+class Tree(NamedTuple):
+  """A batch of `B` trees of up to `N` nodes, `A` actions, `K` child slots.
+
+  Attributes:
+    records: [N, B, len(Record)] float32.
+    children: [N, B, len(Children), K] float32.
+    untried: [N, B, A] float32, the prior; 0 where tried already or illegal.
+    embedding: [N, B, ...].
+  """
+
+  records: Array
+  children: Array
   untried: Array
-  child: Array
-  child_visits: Array
-  child_value: Array
-  child_prior: Array
   embedding: Any
 
-  def node(self, index: Array) -> Node:
-    """Returns node `index` [B] of every tree."""
-    return Node(*(rows(getattr(self, name), index) for name in Node._fields))
+  def record(self, node: int | Array) -> Record:
+    """Reads node `node` ([] or [B]) of every tree."""
+    return Record(*jnp.moveaxis(rows(self.records, node), -1, 0))
+
+  def children_of(self, node: int | Array) -> Children:
+    """Reads the children of node `node` ([] or [B]) of every tree."""
+    return Children(*jnp.moveaxis(rows(self.children, node), 1, 0))
 
   def by_action(self, child_values: Array, fill: Array) -> Array:
     """Spreads what the root's slots hold, [B, K], over the actions, [B, A].
@@ -154,75 +154,72 @@ class Tree(NamedTuple):
     Actions that have not been tried get `fill` [B, A].
     """
     batch = jnp.arange(fill.shape[0])[:, None]
-    child = self.child[ROOT]
-    action = self.action[child, batch]
-    action = jnp.where(child == UNVISITED, fill.shape[1], action)
-    return fill.at[batch, action].set(
-      child_values.astype(fill.dtype), mode='drop'
+    child = jnp.abs(self.children_of(ROOT).node).astype(jnp.int32)
+    action = self.records[child, batch, Record._fields.index('action')]
+    action = jnp.where(child == NOBODY, fill.shape[1], action)
+    return fill.at[batch, action.astype(jnp.int32)].set(
+      child_values, mode='drop'
     )
 
   def summary(self) -> SearchSummary:
     """Returns what the search says of the root."""
+    children = self.children_of(ROOT)
     zeros = jnp.zeros_like(self.untried[ROOT])
-    visits = self.by_action(self.child_visits[ROOT], zeros)
+    visits = self.by_action(children.visits, zeros)
     total = jnp.sum(visits, axis=-1, keepdims=True)
     uniform = 1 / visits.shape[1]
     return SearchSummary(
       visit_counts=visits,
       visit_probs=jnp.where(total > 0, visits / jnp.maximum(total, 1), uniform),
-      value=self.value[ROOT],
-      qvalues=self.by_action(self.child_value[ROOT], zeros),
+      value=self.record(ROOT).value,
+      qvalues=self.by_action(children.value, zeros),
     )
 
 
-def init(root: RootFnOutput, num_nodes: int) -> Tree:
-  """Returns trees that hold their root alone, with room for `num_nodes`."""
+def init(root: RootFnOutput, capacity: int) -> Tree:
+  """Returns trees of their root alone, with room for `capacity` nodes more."""
   batch, num_actions = root.prior_logits.shape
-  slots = min(num_actions, num_nodes - 1)
+  size = ROOT + 1 + capacity
   prior = softmax(root.prior_logits)
   next_prior, next_action = best(prior)
-
-  def filled(value, dtype=jnp.int32):
-    return jnp.full((num_nodes, batch), value, dtype)
-
-  def slotted(value, dtype=jnp.int32):
-    return jnp.full((num_nodes, batch, slots), value, dtype)
+  record = dict.fromkeys(Record._fields, jnp.zeros((batch,)))
+  record |= {
+    'visits': jnp.ones((batch,)),
+    'value': root.value,
+    'raw_value': root.value,
+    'next_action': next_action,
+    'next_prior': next_prior,
+    'rest_prior': jnp.sum(prior, axis=-1),
+  }
 
   def rooted(x):
-    return write(jnp.zeros((num_nodes, *x.shape), x.dtype), ROOT, x)
+    return write(jnp.zeros((size, *x.shape), x.dtype), ROOT, x)
 
-  dtype = root.value.dtype
+  slots = min(num_actions, capacity)
   return Tree(
-    visits=rooted(jnp.ones((batch,), jnp.int32)),
-    value=rooted(root.value),
-    raw_value=rooted(root.value),
-    reward=filled(0, dtype),
-    discount=filled(0, dtype),
-    action=filled(0),
-    parent=filled(num_nodes),
-    slot=filled(0),
-    num_children=filled(0),
-    next_action=rooted(next_action),
-    next_prior=rooted(next_prior),
-    rest_prior=rooted(jnp.sum(prior, axis=-1)),
+    records=rooted(stack(Record(**record))),
+    children=jnp.zeros((size, batch, len(Children._fields), slots)),
     untried=rooted(prior),
-    child=slotted(UNVISITED),
-    child_visits=slotted(0),
-    child_value=slotted(0, dtype),
-    child_prior=slotted(0, prior.dtype),
     embedding=jax.tree.map(rooted, root.embedding),
   )
 
 
-def rows(x: Array, index: Array) -> Array:
-  """Reads row `index[b]` of tree b: [N, B, ...] -> [B, ...]."""
-  batch = jnp.arange(index.shape[0])
-  return x.at[index, batch].get(mode='clip')
+def rows(x: Array, node: int | Array) -> Array:
+  """Reads row `node` [] or `node[b]` [B] of tree b: [N, B, ...] -> [B, ...]."""
+  if jnp.ndim(node) == 0:
+    return lax.dynamic_index_in_dim(x, node, keepdims=False)
+  batch = jnp.arange(x.shape[1])
+  return x.at[node.astype(jnp.int32), batch].get(mode='promise_in_bounds')
 
 
-def write(x: Array, index: int | Array, slab: Array) -> Array:
-  """Writes node `index` [] of all trees at once."""
-  return lax.dynamic_update_index_in_dim(x, slab.astype(x.dtype), index, 0)
+def write(x: Array, node: int | Array, slab: Array) -> Array:
+  """Writes node `node` [] of all trees at once."""
+  return lax.dynamic_update_index_in_dim(x, slab.astype(x.dtype), node, 0)
+
+
+def stack(record: Record) -> Array:
+  """Packs a record's fields, [B] each, to [B, len(Record)] float32."""
+  return jnp.stack([x.astype(jnp.float32) for x in record], axis=-1)
 
 
 def softmax(logits: Array) -> Array:
