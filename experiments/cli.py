@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from absl import flags
 
-from dl_lectures.training import checkpoint, host, loop, report
+from dl_lectures.training import checkpoint, host, loop, report, sharding
 from dl_lectures.types import UsageError
 
 DEFAULT_PRESET = 'laptop'
@@ -82,6 +82,8 @@ def run(
     jobs = _jobs(given, system, presets)
     host.tune_allocator()
     host.enable_compile_cache()
+    if 'JAX_NUM_PROCESSES' in os.environ:
+      sharding.initialize_distributed()
     code = _run_all(train, jobs, given['results'], system, argv)
   except UsageError as error:
     code = _tell(2, str(error))

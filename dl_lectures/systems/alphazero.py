@@ -761,7 +761,12 @@ def adapt_resignation(config: Config, below: Array, ended: Ended) -> Array:
 
 def playing(state: State) -> Weights:
   """The weights that play."""
-  return state.average, state.train.net_state
+  return on_one_device((state.average, state.train.net_state))
+
+
+def on_one_device(tree: Any) -> Any:
+  """What all devices hold whole, as this process's first one holds it."""
+  return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
 def opening_prior(game: games.Game, players: Players, weights: Weights):
@@ -872,7 +877,7 @@ def conclude(
   prior = np.asarray(opening_prior(game, players, weights))
   if game.name == 'connect_four':
     found = judge(players, weights)
-    untrained = judge(players, take(result.state.earlier, 0))
+    untrained = judge(players, take(on_one_device(result.state.earlier), 0))
     metrics |= {name: quality.kept for name, quality in found.items()}
     claims += connect_four_claims(found, untrained, prior)
     panels += move_quality.panels(records, found, untrained)
@@ -909,7 +914,7 @@ def rate(
     '100 random games a move': matches.rollout_player(game, 100),
   }
   for i, share in enumerate(EARLIER):
-    earlier = take(state.earlier, i)
+    earlier = take(on_one_device(state.earlier), i)
     pool[f'64 simulations, {share:.0%} trained'] = bound(64, earlier)
   for num_simulations in SEARCHES:
     name = (
