@@ -16,7 +16,7 @@ Theory", "Amount of Search per Decision".
                                     window of rows [P + T, L]: results flow
                                     back from the ends of games: target z
                                                          v
-      network <── Adam <── (p - pi)^2-ish loss <── ring of positions [L, N]
+      network <── Adam <── -pi log p + (z - v)^2 <── ring of positions [L, N]
 
 Each lane plays its own game and owns its own ring, so one step is the same
 computation on one device and on many: lanes are split, parameters copied.
@@ -290,14 +290,11 @@ def ensemble_prior(
   for symmetry in game.symmetries:
     seen = symmetry.observation(observations)
     (logits, _), _ = net.apply(*weights, None, seen, False)
-    # What an action is called on the turned board: the place its own name,
-    # turned, has come from.
-    names = jnp.arange(legal.shape[1])
-    back = jnp.argsort(symmetry.policy(names))
+    # The turned board's action j is the action turned[j] of this one.
+    turned = symmetry.policy(jnp.arange(legal.shape[1]))
+    back = jnp.argsort(turned)
     total += jax.nn.log_softmax(logits)[:, back]
-  return jax.nn.softmax(
-    jnp.where(legal, total / len(game.symmetries), -jnp.inf)
-  )
+  return jax.nn.softmax(jnp.where(legal, total / len(game.symmetries), -1e9))
 
 
 def make_model(
