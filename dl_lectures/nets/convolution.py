@@ -46,7 +46,12 @@ def convolve(
   rate: int | tuple[int, int] = 1,
   padding: Padding = 'SAME',
 ) -> Array:
-  """Convolves images with a kernel; differentiable in reverse mode.
+  """Convolves images with a kernel.
+
+  Differentiable in reverse mode, and in either mode after that (`jax.hessian`);
+  `jax.jvp` of it alone raises. On the CPU a population, kernels with an axis of
+  their own, is best mapped: `vmap` makes one grouped convolution of it, for
+  which XLA:CPU takes 4 times as long as `lax.map`.
 
   >>> images, kernel = jnp.ones([1, 3, 3, 1]), jnp.ones([3, 3, 1, 1])
   >>> convolve(images, kernel)[0, :, :, 0].tolist()

@@ -19,6 +19,16 @@ class Case(NamedTuple):
   with_norm: bool = False
 
 
+class Net(NamedTuple):
+  apply: Callable[..., Any]
+  step: Callable[..., Any]
+  compiled_apply: Callable[..., Any]
+  compiled_step: Callable[..., Any]
+  params: Any
+  inputs: jax.Array
+  count: int
+
+
 def norm():
   return hk.BatchNorm(True, True, 0.9)
 
@@ -60,7 +70,7 @@ CASES = {
 
 @pytest.fixture(params=CASES, scope='module')
 def net(request):
-  """(apply(params, inputs) -> output, params, inputs, expected count)."""
+  """A network, its compiled functions, and its number of parameters."""
   case = CASES[request.param]
   args = (True,) if case.with_norm else ()
   transformed = hk.transform_with_state(lambda x: case.make()(x, *args))
@@ -76,7 +86,13 @@ def net(request):
   def apply(params, inputs):
     return transformed.apply(params, state, None, inputs)[0]
 
-  return apply, params, inputs, case.count
+  def loss(params, inputs):
+    outputs = jax.tree.leaves(apply(params, inputs))
+    return sum(jnp.sum(x**2) for x in outputs)
+
+  step = jax.value_and_grad(loss)
+  compiled = jax.jit(apply), jax.jit(step)
+  return Net(apply, step, *compiled, params, inputs, case.count)
 
 
 def close(a, b, tolerance=1e-5):
@@ -89,52 +105,42 @@ def close(a, b, tolerance=1e-5):
   )
 
 
-def loss(apply, params, inputs):
-  return sum(jnp.sum(x**2) for x in jax.tree.leaves(apply(params, inputs)))
-
-
 def test_parameters_are_counted_by_hand(net):
-  _, params, _, count = net
-  assert sum(x.size for x in jax.tree.leaves(params)) == count
+  assert sum(x.size for x in jax.tree.leaves(net.params)) == net.count
 
 
 def test_compiled_equals_eager(net):
-  apply, params, inputs, _ = net
-  close(jax.jit(apply)(params, inputs), apply(params, inputs))
+  close(
+    net.compiled_apply(net.params, net.inputs),
+    net.apply(net.params, net.inputs),
+  )
 
 
 def test_every_gradient_is_finite_and_none_is_cut_off(net):
-  apply, params, inputs, _ = net
-  gradients = jax.jit(jax.grad(lambda p: loss(apply, p, inputs)))(params)
+  _, gradients = net.compiled_step(net.params, net.inputs)
   for gradient in jax.tree.leaves(gradients):
     assert jnp.all(jnp.isfinite(gradient))
     assert jnp.any(gradient != 0)
 
 
 def test_a_population_equals_its_members(net):
-  apply, params, inputs, _ = net
-  members = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), params)
-  step = jax.value_and_grad(lambda p: loss(apply, p, inputs))
-  together = jax.jit(jax.vmap(step))(members)
-  alone = jax.jit(step)
-  for member in (0, 1):
-    expected = alone(jax.tree.map(lambda x, m=member: x[m], members))
-    close(jax.tree.map(lambda x, m=member: x[m], together), expected, 1e-4)
+  first, second = net.params, jax.tree.map(lambda x: 0.5 * x, net.params)
+  members = jax.tree.map(lambda *x: jnp.stack(x), first, second)
+  together = jax.jit(jax.vmap(net.step, (0, None)))(members, net.inputs)
+  for index, member in enumerate((first, second)):
+    mine = jax.tree.map(lambda x, i=index: x[i], together)
+    close(mine, net.compiled_step(member, net.inputs), 1e-4)
 
 
 def test_bfloat16_in_is_bfloat16_out(net):
-  apply, params, inputs, _ = net
-  params_16, inputs_16 = jax.tree.map(
-    lambda x: x.astype(jnp.bfloat16), (params, inputs)
+  halves = jax.tree.map(
+    lambda x: x.astype(jnp.bfloat16), (net.params, net.inputs)
   )
-  outputs = jax.jit(apply)(params_16, inputs_16)
-  assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(outputs))
-  full = jax.jit(apply)(params, inputs)
-  scale = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(full))
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(
-      np.float32(a), b, atol=0.05 * scale, rtol=0
-    ),
-    outputs,
-    full,
-  )
+  outputs = jax.tree.leaves(net.compiled_apply(*halves))
+  full = jax.tree.leaves(net.compiled_apply(net.params, net.inputs))
+  for half, expected in zip(outputs, full, strict=True):
+    assert half.dtype == jnp.bfloat16
+    scale = float(jnp.max(jnp.abs(expected)))
+    np.testing.assert_allclose(
+      np.float32(half), expected, atol=0.05 * scale, rtol=0
+    )
