@@ -1,6 +1,7 @@
 """The panels show what they are given."""
 
 import numpy as np
+from matplotlib.patches import Rectangle
 
 from dl_lectures.analysis import matches, strength
 
@@ -31,9 +32,9 @@ def test_panels_show_their_numbers():
     ]
   )
   training, openings, search, elo = page.axes
-  minutes, kept = training.lines[0].get_data()
-  assert list(minutes) == [0, 1, 2]
-  assert list(kept) == [0.3, 0.6, 0.7]
+  minutes, kept = np.asarray(training.lines[0].get_data())
+  assert minutes.tolist() == [0, 1, 2]
+  assert kept.tolist() == [0.3, 0.6, 0.7]
   # The winning move lies at the bottom of the stack, the losing one on top.
   assert [t.get_text() for t in openings.texts] == [
     'b (wins)',
@@ -41,4 +42,5 @@ def test_panels_show_their_numbers():
     'a (loses)',
   ]
   assert [t.get_text() for t in search.get_xticklabels()] == ['raw', '64']
-  assert [bar.get_width() for bar in elo.patches] == [0, 900]
+  bars = [bar for bar in elo.patches if isinstance(bar, Rectangle)]
+  assert [bar.get_width() for bar in bars] == [0, 900]

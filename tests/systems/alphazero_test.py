@@ -248,7 +248,10 @@ def test_tic_tac_toe_is_learned_from_its_rules():
     alphazero.make_step(config, game, net, sharding.make_mesh(1)),
     donate_argnums=0,
   )
-  state = alphazero.init(config, game, net, jax.random.key(0))
+  # Jitted, since a state that is donated must hold no buffer twice.
+  state = jax.jit(functools.partial(alphazero.init, config, game, net))(
+    jax.random.key(0)
+  )
   before = kept(config, alphazero.playing(state), positions)
   for _ in range(config.num_steps):
     state, _ = step(state, None, jax.random.key(1))
