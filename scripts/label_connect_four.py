@@ -18,6 +18,9 @@ The styles:
   1, semi-strong play: a win at once if there is one, else the block of a
     threat if there is one, else a column with weights 1 2 3 4 3 2 1.
 Games that end before the cell's number of stones are thrown away.
+
+The whole takes about twenty minutes of one core, nearly all of it at 8 and 10
+stones; `--plies=15,19,24` takes a quarter of a minute.
 """
 
 import argparse

@@ -64,9 +64,9 @@ def test_counts(table):
     for style, ply in zip(table.style, table.ply, strict=True)
   }
   assert cells == {
-    (style, ply): 225 for style in (0, 1) for ply in (12, 15, 19, 24)
+    (style, ply): 225 for style in (0, 1) for ply in (8, 10, 12, 15, 19, 24)
   }
-  assert len(table.moves) == 3196
+  assert len(table.moves) == 4659
 
 
 def test_shapes_and_types(table):
