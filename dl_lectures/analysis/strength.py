@@ -23,7 +23,7 @@ _OUTCOME_COLOURS = {1: '#1a9850', 0: '#999999', -1: '#d73027'}
 _OUTCOME_NAMES = {1: 'wins', 0: 'draws', -1: 'loses'}
 
 
-def figure(panels: Sequence[Panel], columns: int = 2) -> Figure:
+def figure(panels: Sequence[Panel], columns: int = 3) -> Figure:
   """Draws panels side by side.
 
   >>> figure([lambda axes: None, lambda axes: None]).axes.__len__()
@@ -64,9 +64,9 @@ def accuracy_over_training(
       axes.axhline(value, ls=':', color='0.4', lw=1)
       axes.annotate(
         name,
-        (1, value),
+        (0.5, value),
         xycoords=('axes fraction', 'data'),
-        ha='right',
+        ha='center',
         va='bottom',
         fontsize=8,
         color='0.3',
@@ -77,7 +77,7 @@ def accuracy_over_training(
       ylabel='result kept',
       ylim=(0.2, 1.02),
     )
-    axes.legend(fontsize=8, loc='lower right', bbox_to_anchor=(1, 0.08))
+    axes.legend(fontsize=8, loc='lower right')
 
   return draw
 
