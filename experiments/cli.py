@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import statistics
 import sys
@@ -153,6 +154,10 @@ def _run_all(
     os.makedirs(os.path.dirname(os.path.abspath(results)), exist_ok=True)
     with open(results, 'w', encoding='utf-8') as file:
       file.write(json.dumps(joined, indent=2) + '\n')
+    # The picture of the first seed stands beside the figures of all.
+    picture = pathlib.Path(jobs[0].workdir, 'figures', f'{system}.png')
+    if picture.exists():
+      shutil.copyfile(picture, pathlib.Path(results).with_suffix('.png'))
     if len(jobs) > 1:
       print(report.to_text(joined), file=sys.stderr)
     _tell(0, f'results: {results}')
