@@ -2,8 +2,8 @@
 
 A move is typed as the board names it; undo, swap, hint, new and quit do what
 they say, and help tells more. After each of its moves the network shows what it
-thought: of every move its prior, the visits of the search, and the value that
-the search found, 1 for a game that it wins and -1 for one that it loses.
+thought of every move: its prior and its value of the position that follows,
+both at first sight, and the visits of the search, which made the choice.
 """
 
 import difflib
@@ -15,13 +15,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from dl_lectures import search
 from dl_lectures.envs import games
 from dl_lectures.systems import alphazero
-from dl_lectures.types import UsageError
+from dl_lectures.types import Array, UsageError
 from experiments import tool
 
 COMMANDS = {
@@ -56,21 +54,36 @@ class Position(NamedTuple):
   reward: np.ndarray
 
 
-class Thought(NamedTuple):
-  """What the network and its search make of one position.
+class Row(NamedTuple):
+  """What is thought of one move.
 
   Attributes:
-    action: the move it plays.
-    prior: [A], the network's distribution over moves.
-    visits: [A], the simulations through each; zeros without search.
-    qvalues: [A], the value of each visited move for the player to move.
-    value: the value of the position for the player to move.
+    action: the move.
+    prior: how likely the network plays it without search.
+    visits: how many simulations went through it; 0 without search.
+    value: what the network says of the position that follows, or the game's
+      result, for whoever makes the move.
   """
 
   action: int
-  prior: np.ndarray
-  visits: np.ndarray
-  qvalues: np.ndarray
+  prior: float
+  visits: int
+  value: float
+
+
+class Thought(NamedTuple):
+  """What is thought of a position.
+
+  Attributes:
+    action: the move to play.
+    rows: of the legal moves, or the best of many.
+    left_out: the number of legal moves without a row.
+    value: of the position for the player to move, after the search.
+  """
+
+  action: int
+  rows: Sequence[Row]
+  left_out: int
   value: float
 
 
@@ -159,49 +172,53 @@ def lay(trained: alphazero.Trained, simulations: int) -> Table:
     return Position(state, int(player), legal, bool(over), reward)
 
   step = jax.jit(game.step)
-  searched = jax.jit(make_search(trained, simulations))
-
-  def think(position: Position) -> Thought:
-    found = searched(trained.weights, position.state)
-    action, prior, visits, qvalues, value = jax.device_get(found)
-    return Thought(int(action), prior, visits, qvalues, float(value))
-
   return Table(
     game,
     look(game.init(jax.random.key(0))),
     lambda position, action: look(step(position.state, action)),
-    think,
+    make_thinker(trained, simulations),
   )
 
 
-def make_search(trained: alphazero.Trained, simulations: int):
-  """The player of `alphazero.think` for one state, with each move's value."""
-  game, net = trained.game, trained.net
-  model = alphazero.make_model(game, net)
+def make_thinker(
+  trained: alphazero.Trained, simulations: int
+) -> Callable[[Position], Thought]:
+  """The player of a run, with a look at the positions that may follow."""
+  game, weights = trained.game, trained.weights
+  search, glance = (
+    alphazero.think(trained.config, game, trained.net, n)
+    for n in (simulations, 0)
+  )
 
-  def think(weights: alphazero.Weights, state: Any) -> tuple[jax.Array, ...]:
-    states = jax.tree.map(lambda x: jnp.asarray(x)[None], state)
-    logits, value = alphazero.evaluate_positions(game, net, weights, states)
-    prior = jax.nn.softmax(logits)
-    zeros = jnp.zeros_like(prior)
-    if simulations == 0:
-      found = (jnp.argmax(prior, -1), prior, zeros, zeros, value)
-    else:
-      output = search.alphazero_policy(
-        weights,
-        jax.random.key(0),  # nothing is drawn
-        search.RootFnOutput(logits, value, states),
-        model,
-        simulations,
-        ~jax.vmap(game.legal_mask)(states),
-        dirichlet_fraction=0.0,
-        temperature=0.0,
-        gumbel=zeros,
-      )
-      tree = output.search_tree.summary()
-      visits, qvalues = tree.visit_counts, tree.qvalues
-      found = (output.action, prior, visits, qvalues, tree.value)
-    return jax.tree.map(lambda x: x[0], found)
+  @jax.jit
+  def after(state: Any, actions: Array):
+    states = jax.vmap(game.step, (None, 0))(state, actions)
+    mover = game.to_play(state)
+    return (
+      states,
+      jax.vmap(game.to_play)(states) == mover,
+      jax.vmap(game.terminal)(states),
+      jax.vmap(game.reward)(states)[:, mover],
+    )
+
+  def think(position: Position) -> Thought:
+    states = jax.tree.map(lambda x: x[None], position.state)
+    found = jax.device_get(search(weights, states))
+    visits, prior = found.visits[0], found.prior[0]
+    best = np.lexsort((-prior, -visits))
+    best = best[position.legal[best]]
+    shown = np.sort(best) if len(best) <= _MOST_ROWS else best[:_MOST_ROWS]
+    # One shape whatever the number of moves, so that this compiles once.
+    actions = np.resize(shown, min(game.num_actions, _MOST_ROWS))
+    states, same, over, result = after(position.state, actions)
+    seen = glance(weights, states).value
+    values = np.where(over, result, np.where(same, seen, -seen))
+    rows = [
+      Row(int(a), float(prior[a]), int(visits[a]), float(value))
+      for a, value in zip(shown, values, strict=False)
+    ]
+    left_out = len(best) - len(shown)
+    return Thought(int(found.action[0]), rows, left_out, float(found.value[0]))
 
   return think
 
@@ -214,7 +231,7 @@ def answer(table: Table, match: Match) -> Match:
   after = table.step(match.now, thought.action)
   name = table.game.action_name(thought.action)
   print(f'\nThe network plays {name}, after {seconds:.1f} s.\n')
-  print(to_text(table.game, match.now.legal, thought))
+  print(to_text(table.game, thought))
   match = match._replace(past=(*match.past, after))
   show(table, match)
   return match
@@ -289,7 +306,7 @@ def obey(table: Table, match: Match, order: str | int) -> Match:
   elif order == 'hint':
     thought = table.think(now)
     print(f'\nIt would play {table.game.action_name(thought.action)}.\n')
-    print(to_text(table.game, now.legal, thought))
+    print(to_text(table.game, thought))
   elif order == 'new':
     match = match._replace(past=(table.start,))
     show(table, match)
@@ -312,9 +329,10 @@ def instructions(game: games.Game) -> str:
   clash = [name for name in names if name in COMMANDS]
   lines += [f'  /{c:<11} the command, where {c} is a move' for c in clash]
   lines += [
-    'Of each move are shown its prior, how the network plays without search;',
-    'its visits, how often the search went there; and its value, which is +1',
-    'for a win and -1 for a loss of the player to move.',
+    'Of each move are shown: value, what the network thinks at first sight of',
+    'the position that follows; prior, how likely it plays the move without',
+    'search; visits, how often the search went there. A value of +1 is a win,',
+    '-1 a loss, for whoever makes the move.',
   ]
   return '\n'.join(lines)
 
@@ -328,37 +346,24 @@ def show(table: Table, match: Match) -> None:
     print(f'{said}. Possible: new, undo, swap, quit.')
 
 
-def to_text(game: games.Game, legal: np.ndarray, thought: Thought) -> str:
-  """What was thought of every legal move, as a table.
-
-  Of many moves those that were searched most are shown, of equals those with
-  the larger prior.
-  """
-  shown: Sequence[int] = np.flatnonzero(legal).tolist()
-  left_out = len(shown) - _MOST_ROWS
-  if left_out > 0:
-    order = np.lexsort((-thought.prior, -thought.visits))
-    shown = [a for a in order.tolist() if legal[a]][:_MOST_ROWS]
-  searched = thought.visits.sum()
-  width = max(len('move'), *(len(game.action_name(a)) for a in shown))
-  head = f'  {"move":>{width}}  {"prior":<{_BAR + 6}}'
-  if searched:
-    head += f'  {"visits":<{_BAR + 7}}  value'
-  lines = [head.rstrip()]
-  for action in shown:
-    prior, visits = thought.prior[action], thought.visits[action]
-    mark = '>' if action == thought.action else ' '
-    line = f'{mark} {game.action_name(action):>{width}}'
-    line += f'  {prior:>5.0%} {_bar(prior):<{_BAR}}'
+def to_text(game: games.Game, thought: Thought) -> str:
+  """What was thought of every move, as a table."""
+  searched = sum(row.visits for row in thought.rows)
+  names = [game.action_name(row.action) for row in thought.rows]
+  width = max(map(len, ['move', *names]))
+  line = f'  {"move":>{width}}  value  {"prior":<{_BAR + 6}}'
+  lines = [line + '  visits' * bool(searched)]
+  for name, row in zip(names, thought.rows, strict=True):
+    mark = '>' if row.action == thought.action else ' '
+    line = f'{mark} {name:>{width}}  {_signed(row.value)}'
+    line += f'  {row.prior:>5.0%} {_bar(row.prior):<{_BAR}}'
     if searched:
-      line += f'  {visits:>6.0f} {_bar(visits / searched):<{_BAR}}'
-    if visits:
-      line += f'  {_signed(thought.qvalues[action])}'
-    lines.append(line.rstrip())
-  if left_out > 0:
-    lines.append(f'  and {left_out} more')
-  lines.append(f'  value of the position {_signed(thought.value)}')
-  return '\n'.join(lines)
+      line += f'  {row.visits:>6} {_bar(row.visits / searched)}'
+    lines.append(line)
+  if thought.left_out:
+    lines.append(f'  and {thought.left_out} more')
+  lines.append(f'  the position is worth {_signed(thought.value)}')
+  return '\n'.join(line.rstrip() for line in lines)
 
 
 def _signed(value: float) -> str:

@@ -20,6 +20,8 @@ from experiments import alphazero_analyse
 ROOT = pathlib.Path(__file__).parents[2]
 SHARED = ROOT.parent / 'shared' / 'data' / 'connect4'
 
+SIMULATIONS = 48
+
 # Every line that a file may hold, and what is wrong with it.
 LINES = {
   '4453': None,
@@ -53,7 +55,8 @@ def untrained(game_name: str) -> tuple[alphazero.Trained, alphazero.State]:
   )
   game = games.make(game_name)
   net = alphazero.network(config, game)
-  state = alphazero.init(config, game, net, jax.random.key(1))
+  init = jax.jit(lambda key: alphazero.init(config, game, net, key))
+  state = init(jax.random.key(1))
   weights = alphazero.playing(state)
   return alphazero.Trained(config, game, net, weights, 0), state
 
@@ -103,7 +106,7 @@ def moves_of(line: str) -> str:
   return line.partition(' ')[0].partition('\t')[0]
 
 
-@pytest.mark.parametrize('simulations', [0, 24])
+@pytest.mark.parametrize('simulations', [0, SIMULATIONS])
 def test_lines_in_order_with_the_thoughts_of_each(
   analyse, trained, simulations, monkeypatch
 ):
@@ -133,10 +136,12 @@ def test_lines_in_order_with_the_thoughts_of_each(
 
 def test_moves_and_values_are_the_movers(analyse):
   # X wins with 4 at once; then O, to move, cannot stop both 1 and 5.
-  _, (win, lost), _ = analyse('--simulations=64', text='112233\n22334\n')
+  text = '112233\n22334\n\n\n'
+  _, lines, _ = analyse(f'--simulations={SIMULATIONS}', text=text)
+  win, lost = lines[:2]
   assert win['move'] == 4
   assert win['value'] > 0.5
-  assert sum(win['visits']) == 64
+  assert sum(win['visits']) == SIMULATIONS
   assert win['visits'][3] == max(win['visits'])
   assert lost['value'] < -0.2
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import jax
-import numpy as np
 import pytest
 
 from dl_lectures.envs import games
@@ -33,7 +32,8 @@ def untrained(game_name: str) -> alphazero.Trained:
   game = games.make(game_name)
   net = alphazero.network(config, game)
   observation = game.observe(game.init(jax.random.key(0)))[None]
-  weights = net.init(jax.random.key(1), observation, True)
+  init = jax.jit(net.init, static_argnums=2)
+  weights = init(jax.random.key(1), observation, True)
   return alphazero.Trained(config, game, net, weights, 7)
 
 
@@ -93,7 +93,7 @@ def test_every_reply_shows_the_board_and_what_was_thought(play, table, match):
   replied = table.step(asked, thought.action)
   assert f'> 5\n\nThe network plays {thought.action + 1}, after ' in out
   assert (
-    alphazero_play.to_text(table.game, asked.legal, thought)
+    alphazero_play.to_text(table.game, thought)
     + f'\n\n{table.game.render(replied.state)}\n> quit\nThank you'
   ) in out
 
@@ -193,10 +193,7 @@ def test_a_hint_is_what_the_network_would_play(table, match, capsys):
   same, out = told(table, match, 'hint', capsys)
   assert same is match
   assert '\nIt would play 3.\n' in out
-  assert (
-    alphazero_play.to_text(table.game, match.now.legal, table.think(match.now))
-    in out
-  )
+  assert alphazero_play.to_text(table.game, table.think(match.now)) in out
 
 
 @pytest.mark.parametrize('simulations', [0, SIMULATIONS])
@@ -213,64 +210,73 @@ def test_it_is_the_player_that_is_judged(table, match, simulations):
     states = jax.tree.map(lambda x: x[None], position.state)
     expected = alphazero.take(judged(trained.weights, states), 0)
     assert thought.action == expected.action
-    for name in ('visits', 'prior', 'value'):
-      np.testing.assert_allclose(
-        getattr(thought, name), getattr(expected, name), atol=1e-6
-      )
+    assert thought.value == pytest.approx(float(expected.value), abs=1e-6)
+    free = [action for action in range(9) if action not in actions]
+    assert [row.action for row in thought.rows] == free
+    for row in thought.rows:
+      assert row.visits == expected.visits[row.action]
+      assert row.prior == pytest.approx(float(expected.prior[row.action]))
+    assert sum(row.visits for row in thought.rows) == simulations
 
 
-def test_values_are_the_movers(table, match):
-  # X to move wins with 3; O to move cannot but lose 3 or 7.
-  winning = table.think(moved(table, match, 0, 3, 1, 7).now)
-  assert winning.qvalues[2] == 1
-  assert winning.value > 0.5
-  # Without search there is nothing to visit.
-  raw = alphazero_play.lay(untrained('tic_tac_toe'), 0).think(table.start)
-  assert raw.visits.sum() == 0
+def test_values_are_those_of_the_positions_that_follow(table, match):
+  trained = untrained('tic_tac_toe')
+  # X wins with 3; after 6 O is to move, and what O expects X does not.
+  match = moved(table, match, 0, 3, 1, 7)
+  values = {row.action: row.value for row in table.think(match.now).rows}
+  assert values[2] == 1
+  state = jax.tree.map(lambda x: x[None], moved(table, match, 5).now.state)
+  evaluated = alphazero.evaluate_positions(
+    trained.game, trained.net, trained.weights, state
+  )
+  assert values[5] == pytest.approx(-float(evaluated.value[0]), abs=1e-6)
+  assert values[5] != 0
 
 
 def test_what_was_thought_as_a_table():
+  rows = [
+    alphazero_play.Row(0, 0.25, 20, -0.004),
+    alphazero_play.Row(2, 0.75, 60, 0.5),
+    alphazero_play.Row(8, 0.0, 0, -1.0),
+  ]
+  thought = alphazero_play.Thought(2, rows, 0, -0.125)
   game = games.make('tic_tac_toe')
-  legal = np.array([1, 0, 1, 0, 0, 0, 0, 0, 1], bool)
-  thought = alphazero_play.Thought(
-    action=2,
-    prior=np.array([0.25, 0, 0.75, 0, 0, 0, 0, 0, 0]),
-    visits=np.array([20, 0, 60, 0, 0, 0, 0, 0, 0]),
-    qvalues=np.array([-0.004, 0, 0.5, 0, 0, 0, 0, 0, 0]),
-    value=-0.125,
+  assert (
+    alphazero_play.to_text(game, thought)
+    == """\
+  move  value  prior                       visits
+     1  +0.00    25% █████                     20 █████
+>    3  +0.50    75% ███████████████           60 ███████████████
+     9  -1.00     0%                            0
+  the position is worth -0.12"""
   )
-  searched = """\
-  move  prior                       visits                       value
-     1    25% █████                     20 █████                 +0.00
->    3    75% ███████████████           60 ███████████████       +0.50
-     9     0%                            0
-  value of the position -0.12"""
-  assert alphazero_play.to_text(game, legal, thought) == searched
-  raw = """\
-  move  prior
-     1    25% █████
->    3    75% ███████████████
-     9     0%
-  value of the position -0.12"""
-  thought = thought._replace(visits=np.zeros(9))
-  assert alphazero_play.to_text(game, legal, thought) == raw
+  rows = [row._replace(visits=0) for row in rows]
+  raw = alphazero_play.Thought(2, rows, 4, -0.125)
+  assert (
+    alphazero_play.to_text(game, raw)
+    == """\
+  move  value  prior
+     1  +0.00    25% █████
+>    3  +0.50    75% ███████████████
+     9  -1.00     0%
+  and 4 more
+  the position is worth -0.12"""
+  )
 
 
-def test_of_many_moves_the_best_are_shown(monkeypatch):
-  monkeypatch.setattr(alphazero_play, '_MOST_ROWS', 3)
-  thought = alphazero_play.Thought(
-    action=6,
-    prior=np.arange(9) / 36,
-    visits=np.array([0, 0, 5, 0, 0, 0, 9, 0, 0]),
-    qvalues=np.zeros(9),
-    value=0.0,
-  )
-  legal = np.arange(9) != 8
-  lines = alphazero_play.to_text(
-    games.make('tic_tac_toe'), legal, thought
-  ).splitlines()
-  assert [line[:6].split()[-1] for line in lines[1:4]] == ['7', '3', '8']
-  assert lines[4] == '  and 5 more'
+def test_of_many_moves_the_best_are_shown(match, monkeypatch):
+  monkeypatch.setattr(alphazero_play, '_MOST_ROWS', 4)
+  table = alphazero_play.lay(untrained('tic_tac_toe'), 16)
+  thought = table.think(match.now)
+  assert thought.left_out == 5
+  visits = [row.visits for row in thought.rows]
+  assert visits == sorted(visits, reverse=True)
+  assert visits[-1] * 5 >= 16 - sum(visits)
+  assert thought.rows[0].action == thought.action
+  # Two moves are left, and four rows are there for them.
+  late = table.think(moved(table, match, 0, 1, 2, 4, 3, 5, 7).now)
+  assert [row.action for row in late.rows] == [6, 8]
+  assert late.left_out == 0
 
 
 def test_a_move_may_be_called_like_a_command(table):
