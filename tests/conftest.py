@@ -4,10 +4,15 @@ Warnings are turned into errors in pyproject.toml, where pytest applies them.
 """
 
 import os
+import signal
 
 import jax
 
 from dl_lectures.training import host
+
+# A shell that runs the tests in the background ignores Ctrl-C, and programs that
+# tests start and interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before the first use of a device: neither can be changed afterwards. A test
 # says what the CPU does, also on a machine with an accelerator.

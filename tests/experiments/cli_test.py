@@ -376,7 +376,7 @@ def _stop(process, workdir: pathlib.Path, step: int, signum: int) -> Outcome:
       process.send_signal(signum)
       break
     time.sleep(0.02)
-  out, err = process.communicate(timeout=120)
+  out, err = process.communicate(timeout=400)
   return Outcome(process.returncode, out, err)
 
 

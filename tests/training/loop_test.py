@@ -146,7 +146,7 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, whole, capsys, name):
   assert (result.status, result.step) == ('interrupted', 7)
   assert signal.getsignal(signum) == before
   assert 'saved step 7; the same command continues' in capsys.readouterr().err
-  assert checkpoint.Checkpointer(tmp_path / 'checkpoints').steps() == [7]
+  assert checkpoint.Checkpointer.open(tmp_path / 'checkpoints').steps() == [7]
   result = _fit(tmp_path, hooks=[slope])
   assert result.status == 'done'
   assert 'resumed from step 7' in capsys.readouterr().err
@@ -161,7 +161,7 @@ def test_a_second_ctrl_c_aborts(tmp_path):
 
   with pytest.raises(KeyboardInterrupt, match='at once'):
     _fit(tmp_path, hooks=[_at(5, twice)])
-  assert checkpoint.Checkpointer(tmp_path / 'checkpoints').steps() == []
+  assert checkpoint.Checkpointer.open(tmp_path / 'checkpoints').steps() == []
   assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -206,7 +206,7 @@ def test_the_clock_goes_on_from_the_checkpoint(tmp_path, monkeypatch):
 def test_checkpoints_come_by_the_clock(tmp_path):
   with pytest.raises(RuntimeError):
     _fit(tmp_path, save_every_seconds=0.0, keep=3, hooks=[_at(6, _raise)])
-  steps = checkpoint.Checkpointer(tmp_path / 'checkpoints').steps()
+  steps = checkpoint.Checkpointer.open(tmp_path / 'checkpoints').steps()
   assert steps == [3, 4, 5]
 
 
@@ -284,7 +284,10 @@ def test_a_nan_stops_the_run_and_keeps_the_checkpoint_and_the_batch(
     ):
       assert part in message
     assert '\n' not in message
-    assert checkpoint.Checkpointer(tmp_path / 'checkpoints').steps() == [5, 6]
+    assert checkpoint.Checkpointer.open(tmp_path / 'checkpoints').steps() == [
+      5,
+      6,
+    ]
     assert [r['step'] for r in _records(tmp_path)] == [1, 2, 3, 4, 5, 6]
   with np.load(f'{path}.npz') as batch:
     np.testing.assert_array_equal(batch['x'], drawn[6].x)
@@ -328,7 +331,7 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
       batches=None,
       save_every_seconds=0.0,
     )
-  assert checkpoint.Checkpointer(tmp_path / 'checkpoints').steps() == [1]
+  assert checkpoint.Checkpointer.open(tmp_path / 'checkpoints').steps() == [1]
 
 
 def test_debug_nans_names_the_operation(tmp_path):
