@@ -10,8 +10,8 @@ import jax
 
 from dl_lectures.training import host
 
-# A shell that runs the tests in the background ignores Ctrl-C, and programs that
-# tests start and interrupt would inherit that.
+# A shell that runs tests in the background ignores Ctrl-C, and programs that
+# they start and interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before the first use of a device: neither can be changed afterwards. A test
