@@ -7,18 +7,16 @@ arms are interleaved in one process; values are medians, in milliseconds.
   python -m benchmarks.convolution
 """
 
-import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 
+from benchmarks import timing
 from dl_lectures import nets
 from dl_lectures.training import host
 
@@ -55,21 +53,6 @@ def make_step(conv: Any) -> tuple[Callable, Callable]:
   return init, step
 
 
-def interleave(
-  arms: Mapping[str, Callable[[], Any]], rounds: int
-) -> dict[str, float]:
-  """Median milliseconds of each arm, one call of each in turn."""
-  times = {name: [] for name in arms}
-  for arm in arms.values():
-    jax.block_until_ready(arm())
-  for _ in range(rounds):
-    for name, arm in arms.items():
-      start = time.perf_counter()
-      jax.block_until_ready(arm())
-      times[name].append(1e3 * (time.perf_counter() - start))
-  return {name: float(np.median(values)) for name, values in times.items()}
-
-
 def measure(rounds: int) -> list[dict[str, Any]]:
   """The measurements, each as one line of the output."""
   key = jax.random.key(0)
@@ -85,20 +68,27 @@ def measure(rounds: int) -> list[dict[str, Any]]:
     body = lambda state, _: (step(state, boards), None)  # noqa: E731
     return jax.jit(lambda state: lax.scan(body, state, length=length)[0])
 
+  def repeat(step, state):
+    # As many steps as the other arms take: all share the machine's noise alike.
+    for _ in range(STEPS):
+      state = step(state, boards)
+    return state
+
   ours, xla = jax.jit(step), jax.jit(peer_step)
   scanned, xla_scanned = scan(step, STEPS), scan(peer_step, XLA_STEPS)
   mapped = jax.jit(lambda s, b: lax.map(lambda one: step(*one), (s, b)))
   vmapped = jax.jit(jax.vmap(step))
   arms = {
-    'xla': lambda: xla(peer_state, boards),
-    'ours': lambda: ours(state, boards),
+    'xla': lambda: repeat(xla, peer_state),
+    'ours': lambda: repeat(ours, state),
     'scan': lambda: scanned(state),
     'map': lambda: mapped(members, member_boards),
     'vmap': lambda: vmapped(members, member_boards),
     'xla scan': lambda: xla_scanned(peer_state),
   }
-  ms = interleave(arms, rounds)
-  ms['scan'] /= STEPS
+  ms = timing.interleave(arms, rounds)
+  for arm in ('xla', 'ours', 'scan'):
+    ms[arm] /= STEPS
   ms['xla scan'] /= XLA_STEPS
 
   peer = f"hk.Conv2D's gradient, XLA of jax {jax.__version__}"
@@ -127,7 +117,7 @@ def main() -> None:
   host.tune_allocator()
   host.enable_compile_cache()
   for line in measure(rounds=7):
-    print(json.dumps(line), flush=True)
+    timing.show(line)
 
 
 if __name__ == '__main__':

@@ -27,10 +27,6 @@ POSITIONS = {
   'semi_strong_early': ('semi-strong play, plies 8-12', 1, (8, 10, 12)),
 }
 
-# Of the seven first moves under perfect play, from the left (Allis, "A
-# Knowledge-based Approach of Connect-Four", 1988).
-OPENING_RESULTS = (-1, -1, 0, 1, 0, -1, -1)
-
 
 class Quality(NamedTuple):
   """The share of decisive positions in which a player kept the result.
@@ -86,6 +82,46 @@ def of_random_moves(name: str) -> Quality:
   return _quality((kept / legal)[_of(table, name)])
 
 
+def of_tactical_moves(name: str) -> Quality:
+  """What a player keeps that sees one move ahead: the stronger baseline.
+
+  It wins at once if it can, else blocks what would lose at once, else moves at
+  random, more often near the centre, as the games did that reached the
+  semi-strong positions. This is its exact expectation.
+
+  Args:
+    name: of a kind of `POSITIONS`.
+  """
+  table = connect_four.load()
+  which = np.flatnonzero(_of(table, name))
+  game = games.make('connect_four')
+  columns = jnp.arange(game.num_actions)
+
+  def wins(state: Any) -> jax.Array:
+    """[7] bool, the columns with which the mover wins at once."""
+    mover = game.to_play(state)
+    after = jax.vmap(game.step, (None, 0))(state, columns)
+    won = jax.vmap(game.reward)(after)[:, mover] > 0
+    return won & game.legal_mask(state)
+
+  def shares(state: Any) -> jax.Array:
+    """[7], how often the player drops a stone into each column."""
+    won = wins(state)
+    elsewhere = jax.vmap(game.step, (None, 0))(state, columns)
+    theirs = jax.vmap(wins)(elsewhere) & ~jnp.eye(len(columns), dtype=bool)
+    # A column that is full is no move, and after it nobody has moved.
+    moved = game.legal_mask(state)[:, None]
+    blocks = jnp.any(theirs & moved, axis=0)
+    centred = (1.0 + jnp.minimum(columns, 6 - columns)) * game.legal_mask(state)
+    weights = jnp.where(jnp.any(blocks), blocks, centred)
+    weights = jnp.where(jnp.any(won), won, weights)
+    return weights / jnp.sum(weights)
+
+  played = jax.jit(jax.vmap(shares))(positions(table.moves[which].tolist()))
+  keeps = connect_four.keeps_result(table)[which]
+  return _quality(np.sum(np.asarray(played) * keeps, axis=-1))
+
+
 def positions(moves: Sequence[str]) -> Any:
   """The states [N] that legal games lead to, columns 1-7 as in '4453'."""
   game = games.make('connect_four')
@@ -125,6 +161,7 @@ def panels(
   for name, (what, _, _) in POSITIONS.items():
     fixed = {
       'random moves': of_random_moves(name).kept,
+      'wins or blocks at once': of_tactical_moves(name).kept,
       f'untrained, {searches[-1]} simulations': untrained[
         f'{name}/{searches[-1]}'
       ].kept,
@@ -142,7 +179,7 @@ def panels(
     strength.openings_over_training(
       [r['seconds'] for r in opened],
       np.array([r['opening_prior'] for r in opened]),
-      OPENING_RESULTS,
+      np.sign(connect_four.EMPTY_BOARD_SCORES).tolist(),
       'abcdefg',
     ),
     strength.quality_by_search(

@@ -964,8 +964,12 @@ def connect_four_claims(
   for (positions, n), bar in bars.items():
     quality = found[f'{positions}/{n}']
     if n == 0:
-      chance = move_quality.of_random_moves(positions)
-      baseline, baseline_name = chance.kept, 'random legal moves'
+      baseline = move_quality.of_tactical_moves(positions).kept
+      chance = move_quality.of_random_moves(positions).kept
+      baseline_name = (
+        'wins or blocks at once, else near the centre '
+        f'(random moves: {chance:.2f})'
+      )
     else:
       baseline = untrained[f'{positions}/{n}'].kept
       baseline_name = 'the same search, untrained network'

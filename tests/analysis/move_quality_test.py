@@ -72,3 +72,11 @@ def test_random_moves_are_counted_not_played(table):
   ]
   assert chance.positions == which.sum()
   np.testing.assert_allclose(np.mean(shares), chance.kept, atol=0.02)
+
+
+def test_one_move_ahead_is_the_known_baseline():
+  # Counted independently, over the sampled games' own way to play.
+  for name, kept in (('random_late', 0.848), ('semi_strong_early', 0.489)):
+    found = move_quality.of_tactical_moves(name)
+    assert abs(found.kept - kept) < 0.001
+    assert found.positions == 675
