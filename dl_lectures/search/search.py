@@ -1,7 +1,14 @@
 """Batched Monte Carlo tree search: descend, expand, back up.
 
+A simulation changes the nodes on its path and no others, so every node keeps
+the choice that the next simulation to come will make there (`choice`). Then
+
+- `descend` only follows what is written, and
+- `back_up`, having brought the new value to the nodes of the path, lets all of
+  them choose anew at once, several levels of all trees in one array operation.
+
 All trees of a batch move in lock step, and every loop is written over the batch
-by hand: `vmap` of a `while_loop` would copy the whole tree at every level.
+by hand: `vmap` of a `while_loop` would copy the whole tree at every turn.
 Nothing in here draws random numbers.
 
 What is written to an array is computed from what was read of it before, or is
@@ -23,7 +30,9 @@ from dl_lectures.search.tree import (
   Children,
   Record,
   Tree,
+  pack,
   rows,
+  unpack,
   write,
 )
 from dl_lectures.types import Array, Key
@@ -32,8 +41,10 @@ from dl_lectures.types import Array, Key
 RecurrentFn = Callable[
   [Any, Key, Array, Any], tuple[tree_lib.RecurrentFnOutput, Any]
 ]
-# (node, its children) -> slot [B]; `num_children` asks for the next action.
+# (nodes, their children) -> slots; `num_children` asks for the next action.
 SelectFn = Callable[[Record, Children], Array]
+
+LEVELS = 8  # of a path that are treated at once
 
 
 def search(
@@ -69,12 +80,14 @@ def search(
     at_root = None
     if select_root is not None:
       at_root = functools.partial(select_root, i)
-    parent, slot = descend(tree, select, depth_limit, at_root)
+    path, length, parent, slot = descend(tree, depth_limit, at_root)
     key = jax.random.fold_in(rng_key, i)
     tree, leaf, value = expand(
       params, key, tree, ROOT + 1 + i, parent, slot, recurrent_fn, root_order
     )
-    return back_up(tree, leaf, value)
+    batch = jnp.arange(leaf.shape[0])
+    path = path.at[length, batch].set(leaf)
+    return back_up(tree, path, jnp.max(length) + 1, value, select)
 
   tree = tree_lib.init(root, num_simulations)
   if root_order is not None:
@@ -82,49 +95,57 @@ def search(
     record = in_order(
       record, record.parent == NOBODY, tree.untried[ROOT], root_order
     )
-    tree = tree._replace(
-      records=write(tree.records, ROOT, tree_lib.stack(record))
-    )
+    tree = tree._replace(records=write(tree.records, ROOT, pack(record)))
   return lax.fori_loop(0, num_simulations, simulate, tree)
 
 
 def descend(
-  tree: Tree,
-  select: SelectFn,
-  depth_limit: int,
-  select_root: SelectFn | None = None,
-) -> tuple[Array, Array]:
-  """Walks every tree from its root to the edge that is evaluated next.
+  tree: Tree, depth_limit: int, select_root: SelectFn | None = None
+) -> tuple[Array, Array, Array, Array]:
+  """Follows every tree's choices from its root to the edge evaluated next.
 
   The walk stops at an action without a node, before a terminal node and at the
   depth limit.
 
   Returns:
-    (node [B], slot [B]): the edge.
+    path: [D, B] int32, the nodes from the root on, then `NOBODY`.
+    length: [B] int32, how many there are.
+    parent: [B] int32, the last of them.
+    slot: [B] int32, the slot of the edge at `parent`.
   """
+  chosen = tree.records[:, :, Record._fields.index('chosen')]
+  choice = tree.records[:, :, Record._fields.index('choice')]
+  root = jnp.full(chosen.shape[1:], ROOT, jnp.int32)
+  size = (depth_limit // LEVELS + 2) * LEVELS
+  path = jnp.zeros((size, *root.shape), jnp.int32).at[0].set(root)
 
-  def step(depth, node, rule):
-    children = tree.children_of(node)
-    slot = rule(tree.record(node), children).astype(jnp.int32)
-    child = at_slot(children.node, slot)
-    return slot, jnp.where(depth < depth_limit, child, NOBODY)
+  def follow(carry):
+    level, path, length, parent, node = carry
+    nodes = []
+    for i in range(LEVELS):
+      node = jnp.where(level + i < depth_limit, node, NOBODY)
+      nodes.append(node)
+      parent = jnp.where(node > NOBODY, node, parent)
+      node = jnp.where(node > NOBODY, rows(chosen, node), 0).astype(jnp.int32)
+    nodes = jnp.maximum(jnp.stack(nodes), NOBODY)
+    path = lax.dynamic_update_slice_in_dim(path, nodes, level, 0)
+    length += jnp.sum(nodes > NOBODY, axis=0)
+    return level + LEVELS, path, length, parent, node
 
-  def body(carry):
-    depth, node, slot, child = carry
-    go = child > NOBODY
-    node = jnp.where(go, child.astype(jnp.int32), node)
-    new_slot, new_child = step(depth, node, select)
-    slot = jnp.where(go, new_slot, slot)
-    return depth + 1, node, slot, jnp.where(go, new_child, NOBODY)
-
-  root = jnp.full((tree.records.shape[1],), ROOT, jnp.int32)
-  carry = (jnp.int32(1), root, root, root.astype(jnp.float32))
-  if select_root is not None:
-    carry = (jnp.int32(2), root, *step(1, root, select_root))
-  _, node, slot, _ = lax.while_loop(
-    lambda carry: jnp.any(carry[-1] > NOBODY), body, carry
+  if select_root is None:
+    carry = (jnp.int32(0), path, jnp.zeros_like(root), root, root)
+  else:
+    children = tree.children_of(ROOT)
+    slot_at_root = select_root(tree.record(ROOT), children).astype(jnp.int32)
+    node = at_slot(children.node, slot_at_root).astype(jnp.int32)
+    carry = (jnp.int32(1), path, jnp.ones_like(root), root, node)
+  _, path, length, parent, _ = lax.while_loop(
+    lambda carry: jnp.any(carry[-1] > NOBODY), follow, carry
   )
-  return node, slot
+  slot = rows(choice, parent).astype(jnp.int32)
+  if select_root is not None:
+    slot = jnp.where(parent == ROOT, slot_at_root, slot)
+  return path, length, parent, slot
 
 
 def expand(
@@ -155,19 +176,22 @@ def expand(
   out, embedding = recurrent_fn(params, key, action, embedding)
   prior = tree_lib.softmax(out.prior_logits)
   next_prior, next_action = tree_lib.best(prior)
+  zero = jnp.zeros_like(out.value)
   record = Record(
-    visits=jnp.zeros_like(out.value),
-    value=jnp.zeros_like(out.value),
+    visits=zero,
+    value=zero,
+    choice=zero,
+    chosen=zero,
+    num_children=zero,
+    next_action=next_action,
+    next_prior=next_prior,
+    rest_prior=jnp.sum(prior, axis=-1),
     raw_value=out.value,
     reward=out.reward,
     discount=out.discount,
     action=action,
     parent=parent,
     slot=slot,
-    num_children=jnp.zeros_like(out.value),
-    next_action=next_action,
-    next_prior=next_prior,
-    rest_prior=jnp.sum(prior, axis=-1),
   )
   # One action of the parent's less is untried, one child more is known.
   where = jnp.where(fresh, parent, NOBODY)
@@ -175,9 +199,7 @@ def expand(
   untried = untried.at[where, batch, action].set(0)
   left = rows(untried, parent)
   next_prior, next_action = tree_lib.best(left)
-  child = jnp.stack(
-    [above.next_prior, jnp.where(out.discount == 0, -node, node)], -1
-  )
+  child = pack((above.next_prior, jnp.where(out.discount == 0, -node, node)))
   above = above._replace(
     num_children=above.num_children + 1,
     next_action=next_action,
@@ -186,10 +208,10 @@ def expand(
   )
   if root_order is not None:
     above = in_order(above, parent == ROOT, left, root_order)
-  records = tree.records.at[where, batch].set(tree_lib.stack(above))
+  records = tree.records.at[where, batch, 4:8].set(pack(above[4:8]))
   tree = Tree(
-    records=write(records, node, tree_lib.stack(record)),
-    children=tree.children.at[where, batch, 2:, slot].set(child),
+    records=write(records, node, pack(record)),
+    children=tree.children.at[where, batch, slot, 2:].set(child),
     untried=untried,
     embedding=jax.tree.map(
       lambda x, y: write(x, node, y), tree.embedding, embedding
@@ -198,34 +220,89 @@ def expand(
   return tree, jnp.where(fresh, node, old), out.value
 
 
-def back_up(tree: Tree, leaf: Array, value: Array) -> Tree:
-  """Carries each leaf's value up to its root, one level of all trees at once.
+def back_up(
+  tree: Tree, path: Array, length: Array, value: Array, select: SelectFn
+) -> Tree:
+  """Carries each leaf's value up its path, and lets its nodes choose anew.
 
   A level turns the value seen from a node into that seen from its parent,
   reward + discount * value.
+
+  Args:
+    tree: the trees.
+    path: [D, B], each tree's nodes from root to leaf, then `NOBODY`.
+    length: [], the length of the longest.
+    value: [B], of the leaves.
+    select: the rule by which nodes choose.
   """
-  batch = jnp.arange(leaf.shape[0])
+  batch = jnp.broadcast_to(jnp.arange(path.shape[1]), (LEVELS, path.shape[1]))
+
+  def to_parent(value, edge):
+    node, reward, discount = edge
+    above = jnp.where(node == NOBODY, value, reward + discount * value)
+    return above, value
 
   def body(carry):
-    records, children, node, value = carry
-    record = Record(*jnp.moveaxis(rows(records, node), -1, 0))
-    visits = record.visits + 1
-    mean = (record.value * record.visits + value) / visits
-    edge = jnp.stack([visits, record.reward + record.discount * mean], -1)
-    parent = jnp.where(node == NOBODY, NOBODY, record.parent).astype(jnp.int32)
-    slot = record.slot.astype(jnp.int32)
-    return (
-      records.at[node, batch, :2].set(jnp.stack([visits, mean], -1)),
-      children.at[parent, batch, :2, slot].set(edge),
-      parent,
-      record.reward + record.discount * value,
+    level, records, children, value = carry
+    level -= LEVELS
+    node = lax.dynamic_slice_in_dim(path, level, LEVELS)
+    record = unpack(Record, rows(records, node))
+    value, returns = lax.scan(
+      to_parent,
+      value,
+      (node, record.reward, record.discount),
+      reverse=True,
+      unroll=True,
     )
+    visits = record.visits + 1
+    mean = (record.value * record.visits + returns) / visits
+    edge = pack((visits, record.reward + record.discount * mean))
+    parent = record.parent.astype(jnp.int32)
+    slot = record.slot.astype(jnp.int32)
+    children = children.at[parent, batch, slot, :2].set(edge)
+    record = record._replace(visits=visits, value=mean)
+    choice, chosen = choose(children, node, record, select)
+    record = record._replace(choice=choice, chosen=chosen)
+    records = records.at[node, batch, :4].set(pack(record[:4]))
+    return level, records, children, value
 
-  carry = (tree.records, tree.children, leaf, value)
-  records, children, _, _ = lax.while_loop(
-    lambda carry: jnp.any(carry[2] != NOBODY), body, carry
+  level = (length + LEVELS - 1) // LEVELS * LEVELS
+  _, records, children, _ = lax.while_loop(
+    lambda carry: carry[0] > 0,
+    body,
+    (level, tree.records, tree.children, value),
   )
   return tree._replace(records=records, children=children)
+
+
+def choose(
+  children: Array, node: Array, record: Record, select: SelectFn
+) -> tuple[Array, Array]:
+  """Returns the slots that nodes [L, B] choose and the nodes in them.
+
+  Most nodes have few children: only as many slots are looked at as the node
+  with the most of them needs, in steps of four.
+  """
+  flat = jax.tree.map(lambda x: x.reshape(-1), record)
+
+  def look(width):
+    known = rows(children[:, :, :width], node)
+    known = unpack(Children, known.reshape(-1, *known.shape[2:]))
+    slot = select(flat, known).astype(jnp.int32)
+    return slot, at_slot(known.node, slot)
+
+  widths = [children.shape[2]]
+  while widths[0] > 8:
+    widths.insert(0, max(8, widths[0] // 4))
+  if len(widths) == 1:
+    slot, chosen = look(widths[0])
+  else:
+    most = jnp.max(jnp.where(node == NOBODY, 0, record.num_children))
+    place = jnp.sum(most > jnp.asarray(widths[:-1]))
+    slot, chosen = lax.switch(
+      place, [functools.partial(look, width) for width in widths]
+    )
+  return slot.reshape(node.shape), chosen.reshape(node.shape)
 
 
 def in_order(

@@ -17,6 +17,7 @@ there yet, and where a tree that has nothing to write writes. Nodes are numbered
 in the order of their making, so that a parent comes before its children.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -80,33 +81,39 @@ class SearchSummary(NamedTuple):
 class Record(NamedTuple):
   """What is known of one node of every tree, each [B] float32.
 
+  The order matters: fields that are written together lie together.
+
   Attributes:
-    visits: 0 where there is no node yet.
-    value: mean of the values backed up through the node.
+    visits: the simulations that came through; 0 where there is no node yet.
+    value: mean of the values that they backed up.
+    choice: the slot that the next simulation to come here takes.
+    chosen: the node in that slot, as in `Children.node`.
+    num_children: the number of actions tried so far.
+    next_action: the action that is tried next.
+    next_prior: its prior; 0 where no legal action is left.
+    rest_prior: the sum of the priors of the actions not tried.
     raw_value: the network's value.
     reward: of the edge into the node.
     discount: of the edge into the node.
     action: of the edge into the node.
     parent: the parent's number.
     slot: the node's slot at its parent.
-    num_children: the number of actions tried so far.
-    next_action: the action that is tried next.
-    next_prior: its prior; 0 where no legal action is left.
-    rest_prior: the sum of the priors of the actions not tried.
   """
 
   visits: Array
   value: Array
+  choice: Array
+  chosen: Array
+  num_children: Array
+  next_action: Array
+  next_prior: Array
+  rest_prior: Array
   raw_value: Array
   reward: Array
   discount: Array
   action: Array
   parent: Array
   slot: Array
-  num_children: Array
-  next_action: Array
-  next_prior: Array
-  rest_prior: Array
 
 
 class Children(NamedTuple):
@@ -130,7 +137,7 @@ class Tree(NamedTuple):
 
   Attributes:
     records: [N, B, len(Record)] float32.
-    children: [N, B, len(Children), K] float32.
+    children: [N, B, K, len(Children)] float32.
     untried: [N, B, A] float32, the prior; 0 where tried already or illegal.
     embedding: [N, B, ...].
   """
@@ -141,12 +148,12 @@ class Tree(NamedTuple):
   embedding: Any
 
   def record(self, node: int | Array) -> Record:
-    """Reads node `node` ([] or [B]) of every tree."""
-    return Record(*jnp.moveaxis(rows(self.records, node), -1, 0))
+    """Reads node `node` ([] or [..., B]) of every tree."""
+    return unpack(Record, rows(self.records, node))
 
   def children_of(self, node: int | Array) -> Children:
-    """Reads the children of node `node` ([] or [B]) of every tree."""
-    return Children(*jnp.moveaxis(rows(self.children, node), 1, 0))
+    """Reads the children of node `node` ([] or [..., B]) of every tree."""
+    return unpack(Children, rows(self.children, node))
 
   def by_action(self, child_values: Array, fill: Array) -> Array:
     """Spreads what the root's slots hold, [B, K], over the actions, [B, A].
@@ -197,19 +204,19 @@ def init(root: RootFnOutput, capacity: int) -> Tree:
 
   slots = min(num_actions, capacity)
   return Tree(
-    records=rooted(stack(Record(**record))),
-    children=jnp.zeros((size, batch, len(Children._fields), slots)),
+    records=rooted(pack(Record(**record))),
+    children=jnp.zeros((size, batch, slots, len(Children._fields))),
     untried=rooted(prior),
     embedding=jax.tree.map(rooted, root.embedding),
   )
 
 
 def rows(x: Array, node: int | Array) -> Array:
-  """Reads row `node` [] or `node[b]` [B] of tree b: [N, B, ...] -> [B, ...]."""
+  """Reads row `node` [] or `node[..., b]` of every tree b from [N, B, ...]."""
   if jnp.ndim(node) == 0:
     return lax.dynamic_index_in_dim(x, node, keepdims=False)
-  batch = jnp.arange(x.shape[1])
-  return x.at[node.astype(jnp.int32), batch].get(mode='promise_in_bounds')
+  batch = jnp.broadcast_to(jnp.arange(x.shape[1]), jnp.shape(node))
+  return x.at[node, batch].get(mode='promise_in_bounds')
 
 
 def write(x: Array, node: int | Array, slab: Array) -> Array:
@@ -217,9 +224,14 @@ def write(x: Array, node: int | Array, slab: Array) -> Array:
   return lax.dynamic_update_index_in_dim(x, slab.astype(x.dtype), node, 0)
 
 
-def stack(record: Record) -> Array:
-  """Packs a record's fields, [B] each, to [B, len(Record)] float32."""
-  return jnp.stack([x.astype(jnp.float32) for x in record], axis=-1)
+def pack(fields: Iterable[Array]) -> Array:
+  """Lays fields side by side: n of [...] to [..., n] float32."""
+  return jnp.stack([x.astype(jnp.float32) for x in fields], axis=-1)
+
+
+def unpack(kind: Any, packed: Array) -> Any:
+  """Undoes `pack`."""
+  return kind(*jnp.moveaxis(packed, -1, 0))
 
 
 def softmax(logits: Array) -> Array:
