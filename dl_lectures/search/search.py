@@ -132,6 +132,7 @@ def descend(
     length += jnp.sum(nodes > NOBODY, axis=0)
     return level + LEVELS, path, length, parent, node
 
+  slot_at_root = None
   if select_root is None:
     carry = (jnp.int32(0), path, jnp.zeros_like(root), root, root)
   else:
@@ -143,7 +144,7 @@ def descend(
     lambda carry: jnp.any(carry[-1] > NOBODY), follow, carry
   )
   slot = rows(choice, parent).astype(jnp.int32)
-  if select_root is not None:
+  if slot_at_root is not None:
     slot = jnp.where(parent == ROOT, slot_at_root, slot)
   return path, length, parent, slot
 
