@@ -266,12 +266,12 @@ def test_what_was_thought_as_a_table():
 
 def test_of_many_moves_the_best_are_shown(match, monkeypatch):
   monkeypatch.setattr(alphazero_play, '_MOST_ROWS', 4)
-  table = alphazero_play.lay(untrained('tic_tac_toe'), 16)
+  table = alphazero_play.lay(untrained('tic_tac_toe'), SIMULATIONS)
   thought = table.think(match.now)
   assert thought.left_out == 5
   visits = [row.visits for row in thought.rows]
   assert visits == sorted(visits, reverse=True)
-  assert visits[-1] * 5 >= 16 - sum(visits)
+  assert visits[-1] * 5 >= SIMULATIONS - sum(visits)
   assert thought.rows[0].action == thought.action
   # Two moves are left, and four rows are there for them.
   late = table.think(moved(table, match, 0, 1, 2, 4, 3, 5, 7).now)
