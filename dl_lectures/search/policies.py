@@ -15,14 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dl_lectures.search.search import RecurrentFn, SelectFn, search
-from dl_lectures.search.tree import (
-  ROOT,
-  Children,
-  Record,
-  RootFnOutput,
-  Tree,
-  best,
-)
+from dl_lectures.search.tree import Node, RootFnOutput, Tree, best
 from dl_lectures.types import Array, Key
 
 # (node value [B], child values [B, K], visited [B, K])
@@ -216,17 +209,17 @@ def gumbel_muzero_policy(
     rescale_values=rescale_values,
   )
 
-  def select_root(i, node, children):
+  def select_root(i, root):
     considered_visit = jax.lax.dynamic_index_in_dim(
       table, i, axis=1, keepdims=False
     )
-    q, _ = complete(node, children)
+    q, _ = complete(root)
     slots = min(num_considered, q.shape[1])
     score = jnp.maximum(-1e9, order_score[:, :slots] + q[:, :slots])
-    again = children.visits[:, :slots] == considered_visit[:, None]
-    again &= children.visits[:, :slots] > 0
+    again = root.child_visits[:, :slots] == considered_visit[..., None]
+    again &= root.child_visits[:, :slots] > 0
     _, slot = best(jnp.where(again, score, -jnp.inf))
-    return jnp.where(considered_visit == 0, node.num_children, slot)
+    return jnp.where(considered_visit == 0, root.num_children, slot)
 
   tree = search(
     params,
@@ -239,8 +232,8 @@ def gumbel_muzero_policy(
     num_simulations=num_simulations,
     max_depth=max_depth,
   )
-  child_q, rest_q = complete(tree.record(ROOT), tree.children_of(ROOT))
-  q = tree.by_action(child_q, jnp.broadcast_to(rest_q[:, None], logits.shape))
+  child_q, rest_q = complete(tree.root())
+  q = tree.by_action(child_q, jnp.broadcast_to(rest_q[..., None], logits.shape))
   visits = tree.summary().visit_counts
   most = visits == jnp.max(visits, axis=-1, keepdims=True)
   score = jnp.where(most, jnp.maximum(-1e9, score + q), -jnp.inf)
@@ -253,12 +246,14 @@ def gumbel_muzero_policy(
 def puct(qtransform: QTransform, *, c_init: float, c_base: float) -> SelectFn:
   """The rule argmax_a Q(s, a) + c(s) P(s, a) sqrt(N(s)) / (1 + N(s, a))."""
 
-  def select(node: Record, children: Children) -> Array:
-    opened = children.visits > 0
-    c = c_init + jnp.log((node.visits + c_base + 1.0) / c_base)
-    bonus = jnp.sqrt(node.visits) * c
-    child_q, rest_q = qtransform(node.value, children.value, opened)
-    child_u = bonus[:, None] * children.prior / (children.visits + 1)
+  def select(node: Node) -> Array:
+    opened = node.child_visits > 0
+    visits = node.visits.astype(node.value.dtype)
+    bonus = jnp.sqrt(visits) * (
+      c_init + jnp.log((visits + c_base + 1.0) / c_base)
+    )
+    child_q, rest_q = qtransform(node.value, node.child_value, opened)
+    child_u = bonus[..., None] * node.child_prior / (node.child_visits + 1)
     score, slot = best(jnp.where(opened, child_q + child_u, -jnp.inf))
     # A prior of exactly 0 means illegal: never tried, whatever the others are.
     open_next = (node.next_prior > 0) & (
@@ -269,26 +264,25 @@ def puct(qtransform: QTransform, *, c_init: float, c_base: float) -> SelectFn:
   return select
 
 
-def lagging_visits(node: Record, children: Children, *, complete) -> Array:
+def lagging_visits(node: Node, *, complete) -> Array:
   """The action whose share of visits lags most behind the improved policy.
 
   argmax_a pi'(a) - N(a) / (1 + sum N) with pi' = softmax(logits + completed q):
   Danihelka et al. 2022, equation 14.
   """
-  child_q, rest_q = complete(node, children)
+  child_q, rest_q = complete(node)
   top = jnp.maximum(jnp.max(child_q, axis=-1), rest_q)
-  child = children.prior * jnp.exp(child_q - top[:, None])
+  child = node.child_prior * jnp.exp(child_q - top[..., None])
   rest = jnp.exp(rest_q - top)
   total = jnp.sum(child, axis=-1) + node.rest_prior * rest
-  lag = child / total[:, None] - children.visits / node.visits[:, None]
-  lag, slot = best(jnp.where(children.visits > 0, lag, -jnp.inf))
+  lag = child / total[..., None] - node.child_visits / node.visits[..., None]
+  lag, slot = best(jnp.where(node.child_visits > 0, lag, -jnp.inf))
   open_next = (node.next_prior > 0) & (node.next_prior * rest / total > lag)
   return jnp.where(open_next, node.num_children, slot)
 
 
 def completed_q(
-  node: Record,
-  children: Children,
+  node: Node,
   *,
   num_actions: int,
   value_scale: float,
@@ -299,15 +293,15 @@ def completed_q(
 
   An action not tried has the mixed value (Danihelka et al. 2022, Appendix D).
   """
-  opened = children.visits > 0
-  tiny = jnp.finfo(children.prior.dtype).tiny
-  prior = jnp.where(opened, jnp.maximum(children.prior, tiny), 0.0)
+  opened = node.child_visits > 0
+  tiny = jnp.finfo(node.child_prior.dtype).tiny
+  prior = jnp.where(opened, jnp.maximum(node.child_prior, tiny), 0.0)
   mass = jnp.sum(prior, axis=-1, keepdims=True)
   weighted = jnp.sum(
-    prior * children.value / jnp.where(mass > 0, mass, 1.0), axis=-1
+    prior * node.child_value / jnp.where(mass > 0, mass, 1.0), axis=-1
   )
   mixed = (node.raw_value + (node.visits - 1) * weighted) / node.visits
-  q = jnp.where(opened, children.value, mixed[:, None])
+  q = jnp.where(opened, node.child_value, mixed[..., None])
   if rescale_values:
     some_left = node.num_children < num_actions
     low = jnp.min(jnp.where(opened, q, jnp.inf), axis=-1)
@@ -315,11 +309,11 @@ def completed_q(
     low = jnp.where(some_left, jnp.minimum(low, mixed), low)
     high = jnp.where(some_left, jnp.maximum(high, mixed), high)
     span = jnp.maximum(high - low, 1e-8)
-    q = (q - low[:, None]) / span[:, None]
+    q = (q - low[..., None]) / span[..., None]
     mixed = (mixed - low) / span
-  scale = maxvisit_init + jnp.max(children.visits, axis=-1)
+  scale = maxvisit_init + jnp.max(node.child_visits, axis=-1)
   scale *= value_scale
-  return scale[:, None] * q, scale * mixed
+  return scale[..., None] * q, scale * mixed
 
 
 def considered_visits(max_considered: int, num_simulations: int) -> np.ndarray:

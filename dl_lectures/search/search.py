@@ -27,8 +27,8 @@ from dl_lectures.search import tree as tree_lib
 from dl_lectures.search.tree import (
   NOBODY,
   ROOT,
-  Children,
-  Record,
+  Frontier,
+  Node,
   Tree,
   pack,
   rows,
@@ -41,8 +41,8 @@ from dl_lectures.types import Array, Key
 RecurrentFn = Callable[
   [Any, Key, Array, Any], tuple[tree_lib.RecurrentFnOutput, Any]
 ]
-# (nodes, their children) -> slots; `num_children` asks for the next action.
-SelectFn = Callable[[Record, Children], Array]
+# nodes -> slots [...]; `num_children` asks for the next action.
+SelectFn = Callable[[Node], Array]
 
 LEVELS = 8  # of a path that are treated at once
 
@@ -56,7 +56,7 @@ def search(
   select: SelectFn,
   num_simulations: int,
   max_depth: int | None = None,
-  select_root: Callable[[Array, Record, Children], Array] | None = None,
+  select_root: Callable[[Array, Node], Array] | None = None,
   root_order: Array | None = None,
 ) -> Tree:
   """Runs `num_simulations` simulations in every tree of the batch.
@@ -69,8 +69,7 @@ def search(
     select: chooses a slot at a node.
     num_simulations: evaluations in each tree.
     max_depth: the deepest node's distance from the root.
-    select_root: (simulation, node, children) -> slot, instead of `select` at
-      the root.
+    select_root: (simulation, root) -> slot, instead of `select` at the root.
     root_order: [B, M], the actions that the root tries, first to last, instead
       of by descending prior.
   """
@@ -91,11 +90,10 @@ def search(
 
   tree = tree_lib.init(root, num_simulations)
   if root_order is not None:
-    record = tree.record(ROOT)
-    record = in_order(
-      record, record.parent == NOBODY, tree.untried[ROOT], root_order
+    frontier = in_order(
+      unpack(tree.frontier[ROOT]), tree.untried[ROOT], root_order
     )
-    tree = tree._replace(records=write(tree.records, ROOT, pack(record)))
+    tree = tree._replace(frontier=write(tree.frontier, ROOT, pack(frontier)))
   return lax.fori_loop(0, num_simulations, simulate, tree)
 
 
@@ -113,9 +111,8 @@ def descend(
     parent: [B] int32, the last of them.
     slot: [B] int32, the slot of the edge at `parent`.
   """
-  chosen = tree.records[:, :, Record._fields.index('chosen')]
-  choice = tree.records[:, :, Record._fields.index('choice')]
-  root = jnp.full(chosen.shape[1:], ROOT, jnp.int32)
+  root = jnp.full(tree.visits.shape[1:], ROOT)
+  slot_at_root = root
   size = (depth_limit // LEVELS + 2) * LEVELS
   path = jnp.zeros((size, *root.shape), jnp.int32).at[0].set(root)
 
@@ -126,25 +123,23 @@ def descend(
       node = jnp.where(level + i < depth_limit, node, NOBODY)
       nodes.append(node)
       parent = jnp.where(node > NOBODY, node, parent)
-      node = jnp.where(node > NOBODY, rows(chosen, node), 0).astype(jnp.int32)
+      node = jnp.where(node > NOBODY, rows(tree.chosen, node), NOBODY)
     nodes = jnp.maximum(jnp.stack(nodes), NOBODY)
     path = lax.dynamic_update_slice_in_dim(path, nodes, level, 0)
     length += jnp.sum(nodes > NOBODY, axis=0)
     return level + LEVELS, path, length, parent, node
 
-  slot_at_root = None
   if select_root is None:
     carry = (jnp.int32(0), path, jnp.zeros_like(root), root, root)
   else:
-    children = tree.children_of(ROOT)
-    slot_at_root = select_root(tree.record(ROOT), children).astype(jnp.int32)
-    node = at_slot(children.node, slot_at_root).astype(jnp.int32)
+    slot_at_root = select_root(tree.root())
+    node = at_slot(tree.child[ROOT], slot_at_root)
     carry = (jnp.int32(1), path, jnp.ones_like(root), root, node)
   _, path, length, parent, _ = lax.while_loop(
     lambda carry: jnp.any(carry[-1] > NOBODY), follow, carry
   )
-  slot = rows(choice, parent).astype(jnp.int32)
-  if slot_at_root is not None:
+  slot = rows(tree.choice, parent)
+  if select_root is not None:
     slot = jnp.where(parent == ROOT, slot_at_root, slot)
   return path, length, parent, slot
 
@@ -168,52 +163,41 @@ def expand(
     (tree, leaf [B], value [B] of the leaf).
   """
   batch = jnp.arange(parent.shape[0])
-  above, children = tree.record(parent), tree.children_of(parent)
-  old = jnp.abs(at_slot(children.node, slot)).astype(jnp.int32)
+  old = jnp.abs(tree.child.at[parent, batch, slot].get(mode='clip'))
   fresh = old == NOBODY
-  action = jnp.where(fresh, above.next_action, tree.record(old).action)
-  action = action.astype(jnp.int32)
+  above = unpack(rows(tree.frontier, parent))
+  action = jnp.where(
+    fresh, above.action.astype(jnp.int32), rows(tree.action, old)
+  )
   embedding = jax.tree.map(lambda x: rows(x, parent), tree.embedding)
   out, embedding = recurrent_fn(params, key, action, embedding)
   prior = tree_lib.softmax(out.prior_logits)
-  next_prior, next_action = tree_lib.best(prior)
-  zero = jnp.zeros_like(out.value)
-  record = Record(
-    visits=zero,
-    value=zero,
-    choice=zero,
-    chosen=zero,
-    num_children=zero,
-    next_action=next_action,
-    next_prior=next_prior,
-    rest_prior=jnp.sum(prior, axis=-1),
-    raw_value=out.value,
-    reward=out.reward,
-    discount=out.discount,
-    action=action,
-    parent=parent,
-    slot=slot,
-  )
+  zero = jnp.zeros_like(parent)
   # One action of the parent's less is untried, one child more is known.
   where = jnp.where(fresh, parent, NOBODY)
   untried = write(tree.untried, node, prior)
   untried = untried.at[where, batch, action].set(0)
   left = rows(untried, parent)
-  next_prior, next_action = tree_lib.best(left)
-  child = pack((above.next_prior, jnp.where(out.discount == 0, -node, node)))
-  above = above._replace(
-    num_children=above.num_children + 1,
-    next_action=next_action,
-    next_prior=next_prior,
-    rest_prior=jnp.sum(left, axis=-1),
-  )
+  rest = tree_lib.frontier_of(left, above.num_children + 1)
   if root_order is not None:
-    above = in_order(above, parent == ROOT, left, root_order)
-  records = tree.records.at[where, batch, 4:8].set(pack(above[4:8]))
-  tree = Tree(
-    records=write(records, node, pack(record)),
-    children=tree.children.at[where, batch, slot, 2:].set(child),
+    ordered = in_order(rest, left, root_order)
+    rest = jax.tree.map(
+      lambda x, y: jnp.where(parent == ROOT, x, y), ordered, rest
+    )
+  frontier = tree.frontier.at[where, batch].set(pack(rest))
+  new = pack(tree_lib.frontier_of(prior, zero))
+  child = jnp.where(out.discount == 0, -node, node)
+  tree = tree._replace(
+    raw_value=write(tree.raw_value, node, out.value),
+    reward=write(tree.reward, node, out.reward),
+    discount=write(tree.discount, node, out.discount),
+    action=write(tree.action, node, action),
+    parent=write(tree.parent, node, parent),
+    slot=write(tree.slot, node, slot),
+    frontier=write(frontier, node, new),
     untried=untried,
+    child=tree.child.at[where, batch, slot].set(child),
+    child_prior=tree.child_prior.at[where, batch, slot].set(above.prior),
     embedding=jax.tree.map(
       lambda x, y: write(x, node, y), tree.embedding, embedding
     ),
@@ -244,85 +228,67 @@ def back_up(
     return above, value
 
   def body(carry):
-    level, records, children, value = carry
+    level, tree, value = carry
     level -= LEVELS
     node = lax.dynamic_slice_in_dim(path, level, LEVELS)
-    record = unpack(Record, rows(records, node))
+    reward, discount = rows(tree.reward, node), rows(tree.discount, node)
     value, returns = lax.scan(
-      to_parent,
-      value,
-      (node, record.reward, record.discount),
-      reverse=True,
-      unroll=True,
+      to_parent, value, (node, reward, discount), reverse=True, unroll=True
     )
-    visits = record.visits + 1
-    mean = (record.value * record.visits + returns) / visits
-    edge = pack((visits, record.reward + record.discount * mean))
-    parent = record.parent.astype(jnp.int32)
-    slot = record.slot.astype(jnp.int32)
-    children = children.at[parent, batch, slot, :2].set(edge)
-    record = record._replace(visits=visits, value=mean)
-    choice, chosen = choose(children, node, record, select)
-    record = record._replace(choice=choice, chosen=chosen)
-    records = records.at[node, batch, :4].set(pack(record[:4]))
-    return level, records, children, value
+    visits = rows(tree.visits, node)
+    mean = (rows(tree.value, node) * visits + returns) / (visits + 1)
+    edge = (rows(tree.parent, node), batch, rows(tree.slot, node))
+    tree = tree._replace(
+      visits=tree.visits.at[node, batch].set(visits + 1),
+      value=tree.value.at[node, batch].set(mean),
+      child_visits=tree.child_visits.at[edge].set(visits + 1),
+      child_value=tree.child_value.at[edge].set(reward + discount * mean),
+    )
+    choice = choose(tree, node, select)
+    chosen = tree.child.at[node, batch, choice].get(mode='clip')
+    tree = tree._replace(
+      choice=tree.choice.at[node, batch].set(choice),
+      chosen=tree.chosen.at[node, batch].set(chosen),
+    )
+    return level, tree, value
 
   level = (length + LEVELS - 1) // LEVELS * LEVELS
-  _, records, children, _ = lax.while_loop(
-    lambda carry: carry[0] > 0,
-    body,
-    (level, tree.records, tree.children, value),
+  _, tree, _ = lax.while_loop(
+    lambda carry: carry[0] > 0, body, (level, tree, value)
   )
-  return tree._replace(records=records, children=children)
+  return tree
 
 
-def choose(
-  children: Array, node: Array, record: Record, select: SelectFn
-) -> tuple[Array, Array]:
-  """Returns the slots that nodes [L, B] choose and the nodes in them.
+def choose(tree: Tree, index: Array, select: SelectFn) -> Array:
+  """Returns the slots that nodes [..., B] choose.
 
   Most nodes have few children: only as many slots are looked at as the node
   with the most of them needs, in steps of four.
   """
-  flat = jax.tree.map(lambda x: x.reshape(-1), record)
-
-  def look(width):
-    known = rows(children[:, :, :width], node)
-    known = unpack(Children, known.reshape(-1, *known.shape[2:]))
-    slot = select(flat, known).astype(jnp.int32)
-    return slot, at_slot(known.node, slot)
-
-  widths = [children.shape[2]]
+  widths = [tree.child.shape[2]]
   while widths[0] > 8:
     widths.insert(0, max(8, widths[0] // 4))
   if len(widths) == 1:
-    slot, chosen = look(widths[0])
-  else:
-    most = jnp.max(jnp.where(node == NOBODY, 0, record.num_children))
-    place = jnp.sum(most > jnp.asarray(widths[:-1]))
-    slot, chosen = lax.switch(
-      place, [functools.partial(look, width) for width in widths]
-    )
-  return slot.reshape(node.shape), chosen.reshape(node.shape)
+    return select(tree.node(index))
+  most = jnp.max(rows(tree.frontier, index)[..., 0])
+  place = jnp.sum(most > jnp.asarray(widths[:-1]))
+  return lax.switch(
+    place, [lambda w=w: select(tree.node(index, w)) for w in widths]
+  )
 
 
-def in_order(
-  record: Record, at_root: Array, untried: Array, root_order: Array
-) -> Record:
-  """Lets the root try its actions in `root_order` [B, M] while that lasts."""
-  last = root_order.shape[1] - 1
-  place = jnp.minimum(record.num_children.astype(jnp.int32), last)[:, None]
-  action = jnp.take_along_axis(root_order, place, axis=1)
+def in_order(frontier: Frontier, untried: Array, order: Array) -> Frontier:
+  """Makes the actions of `order` [B, M] the first to be tried."""
+  count, last = frontier.num_children.astype(jnp.int32), order.shape[1] - 1
+  action = jnp.take_along_axis(order, jnp.minimum(count, last)[:, None], axis=1)
   prior = jnp.take_along_axis(untried, action, axis=1)
-  at_root &= record.num_children <= last
-  return record._replace(
-    next_action=jnp.where(at_root, action[:, 0], record.next_action),
-    next_prior=jnp.where(at_root, prior[:, 0], record.next_prior),
+  return frontier._replace(
+    action=jnp.where(count <= last, action[:, 0], frontier.action),
+    prior=jnp.where(count <= last, prior[:, 0], frontier.prior),
   )
 
 
-def at_slot(child_values: Array, slot: Array) -> Array:
-  """Reads slot [B] of [B, K]; 0 past the last."""
-  return child_values.at[jnp.arange(slot.shape[0]), slot].get(
-    mode='fill', fill_value=0
-  )
+def at_slot(child: Array, slot: Array) -> Array:
+  """Reads slot [B] of [B, K]; nobody past the last."""
+  batch = jnp.arange(slot.shape[0])
+  return child.at[batch, slot].get(mode='fill', fill_value=NOBODY)
