@@ -1042,9 +1042,14 @@ def load(workdir: str) -> Trained:
       f'{workdir} holds no run (no config.json); train one with '
       f'python -m experiments.alphazero --workdir={workdir}'
     )
-  fields = json.loads(path.read_text())
-  fields['learning_rate_drops'] = tuple(fields['learning_rate_drops'])
-  config = Config(**fields)
+  try:
+    fields = json.loads(path.read_text())
+    drops = tuple(fields.pop('learning_rate_drops'))
+    config = Config(**fields, learning_rate_drops=drops)
+  except (KeyError, TypeError, json.JSONDecodeError) as error:
+    raise types.UsageError(
+      f'{path} is not the config of an AlphaZero run: {error}'
+    ) from error
   game = games.make(config.game, config.board_size or None)
   net = network(config, game)
   abstract = jax.eval_shape(
