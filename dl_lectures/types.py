@@ -25,6 +25,50 @@ class UsageError(ValueError):
   """
 
 
+class Claim(NamedTuple):
+  """A number that a run stands for, and what it is measured against.
+
+  Attributes:
+    name: what is claimed, in words.
+    value: as measured.
+    interval: 95%, (low, high).
+    baseline: the same of something simple: chance, an untrained network.
+    baseline_name: what that is.
+    paper: the published value; in words where it is not quite the same.
+    bar: what was to be reached.
+    met: whether it was; `at_least` and `at_most` work it out.
+    exact: true for counts and identities, which need no baseline.
+  """
+
+  name: str
+  value: float | str | None
+  interval: tuple[float, float] | None = None
+  baseline: float | str | None = None
+  baseline_name: str = ''
+  paper: float | str | None = None
+  bar: float | str | None = None
+  met: bool | None = None
+  exact: bool = False
+
+
+def at_least(name: str, value: float, bar: float, **rest: Any) -> Claim:
+  """A claim whose value should reach its bar from below.
+
+  >>> at_least('accuracy', 0.9, 0.8, baseline=0.1, baseline_name='chance').met
+  True
+  """
+  return Claim(name, value, bar=bar, met=value >= bar, **rest)
+
+
+def at_most(name: str, value: float, bar: float, **rest: Any) -> Claim:
+  """A claim whose value should stay under its bar.
+
+  >>> at_most('test error', 0.9, 0.8).met
+  False
+  """
+  return Claim(name, value, bar=bar, met=value <= bar, **rest)
+
+
 class TrainState(NamedTuple):
   """Everything that is needed to continue a single-loss run exactly.
 

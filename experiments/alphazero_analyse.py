@@ -190,19 +190,17 @@ def _thoughts(
   most = max(1, min(_MOST_POSITIONS, _MOST_NODES // (simulations + 1)))
   size = min(_round_up(total), most)
   player = alphazero.think(
-    trained.config, trained.game, trained.net, simulations, batch=size
+    trained.config, trained.game, trained.net, simulations
+  )
+  parts = alphazero.think_in_parts(
+    player, trained.weights, positions.states, size
   )
   with tqdm.tqdm(
     total=total, unit=' positions', disable=None, dynamic_ncols=True
   ) as bar:
-    for start in range(0, total, size):
-      # The last part is filled up from the front: one shape, one compilation.
-      which = np.arange(start, start + size) % total
-      part = player(trained.weights, alphazero.take(positions.states, which))
-      part = jax.device_get(part)
-      count = min(size, total - start)
-      bar.update(count)
-      for i in range(count):
+    for part in parts:
+      bar.update(len(part.action))
+      for i in range(len(part.action)):
         yield alphazero.take(part, i)
 
 

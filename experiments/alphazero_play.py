@@ -2,8 +2,8 @@
 
 A move is typed as the board names it; undo, swap, hint, new and quit do what
 they say, and help tells more. After each of its moves the network shows what it
-thought of every move: its prior and its value of the position that follows,
-both at first sight, and the visits of the search, which made the choice.
+thought of every move: its prior, which is the network's at first sight, and the
+visits and the value of the search, which made the choice.
 """
 
 import difflib
@@ -61,8 +61,8 @@ class Row(NamedTuple):
     action: the move.
     prior: how likely the network plays it without search.
     visits: how many simulations went through it; 0 without search.
-    value: what the network says of the position that follows, or the game's
-      result, for whoever makes the move.
+    value: for whoever makes the move, what the search found it to be worth;
+      where it did not go, what the network says of the position that follows.
   """
 
   action: int
@@ -213,6 +213,8 @@ def make_thinker(
     states, same, over, result = after(position.state, actions)
     seen = glance(weights, states).value
     values = np.where(over, result, np.where(same, seen, -seen))
+    searched = found.visits[0][actions] > 0
+    values = np.where(searched, found.qvalues[0][actions], values)
     rows = [
       Row(int(a), float(prior[a]), int(visits[a]), float(value))
       for a, value in zip(shown, values, strict=False)
@@ -329,10 +331,10 @@ def instructions(game: games.Game) -> str:
   clash = [name for name in names if name in COMMANDS]
   lines += [f'  /{c:<11} the command, where {c} is a move' for c in clash]
   lines += [
-    'Of each move are shown: value, what the network thinks at first sight of',
-    'the position that follows; prior, how likely it plays the move without',
-    'search; visits, how often the search went there. A value of +1 is a win,',
-    '-1 a loss, for whoever makes the move.',
+    'Of each move are shown: value, what the search found it to be worth, or',
+    'the network at first sight where the search did not go; prior, how likely',
+    'the network plays it without search; visits, how often the search went',
+    'there. A value of +1 is a win, -1 a loss, for whoever makes the move.',
   ]
   return '\n'.join(lines)
 

@@ -65,7 +65,9 @@ def rollout_player(game: games.Game, num_simulations: int) -> Player:
   def choose(states: Any, key: Key) -> Array:
     legal = jax.vmap(game.legal_mask)(states)
     zeros = jnp.zeros(legal.shape[:1])
-    root = search.RootFnOutput(jnp.where(legal, 0.0, -1e9), zeros, states)
+    root = search.RootFnOutput(
+      jnp.where(legal, 0.0, -1e9), zeros, jax.vmap(game.compact)(states)
+    )
     return search.alphazero_policy(
       None,
       key,
@@ -112,7 +114,7 @@ def rollout_model(game: games.Game) -> search.RecurrentFn:
       discount=jnp.where(over, 0.0, jnp.where(player == mover, 1.0, -1.0)),
       prior_logits=jnp.where(legal, 0.0, -1e9),
       value=jnp.where(over, 0.0, of(player)),
-    ), states
+    ), jax.vmap(game.compact)(states)
 
   return recurrent_fn
 

@@ -6,6 +6,7 @@ positions in which the chosen move keeps the result, apart for positions that
 random play reached and positions that semi-strong play reached, and by ply.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from dl_lectures.analysis import strength
 from dl_lectures.data import connect_four
 from dl_lectures.envs import games
 from dl_lectures.ops import ratings
+from dl_lectures.types import Claim, at_least
 
 Choose = Callable[[Any], np.ndarray]  # states [N] -> columns [N], 0 to 6
 
@@ -25,6 +27,14 @@ Choose = Callable[[Any], np.ndarray]  # states [N] -> columns [N], 0 to 6
 POSITIONS = {
   'random_late': ('random play, plies 15-24', 0, (15, 19, 24)),
   'semi_strong_early': ('semi-strong play, plies 8-12', 1, (8, 10, 12)),
+}
+
+# What a run of ten minutes is held to, by kind and simulations a move.
+BARS = {
+  ('random_late', 0): 0.80,
+  ('random_late', 256): 0.98,
+  ('semi_strong_early', 0): 0.78,
+  ('semi_strong_early', 256): 0.90,
 }
 
 
@@ -139,6 +149,69 @@ def positions(moves: Sequence[str]) -> Any:
     return jax.lax.scan(ply, game.init(jax.random.key(0)), actions)[0]
 
   return jax.jit(jax.vmap(play))(jnp.asarray(padded))
+
+
+def claims(
+  found: Mapping[str, Quality],
+  untrained: Mapping[str, Quality],
+  opening_prior: np.ndarray,
+) -> list[Claim]:
+  """The judge's verdict, each share beside what a simple player keeps.
+
+  Args:
+    found: of the trained player, by the names that `judge` gives.
+    untrained: of the same with the network it began with.
+    opening_prior: [7], what the network would play first.
+  """
+  made = []
+  for (name, n), bar in BARS.items():
+    quality = found.get(f'{name}/{n}')
+    if quality is None:
+      continue
+    if n == 0:
+      baseline = of_tactical_moves(name).kept
+      chance = of_random_moves(name).kept
+      baseline_name = (
+        'wins or blocks at once, else near the centre '
+        f'(random moves: {chance:.2f})'
+      )
+    else:
+      baseline = untrained[f'{name}/{n}'].kept
+      baseline_name = 'the same search, untrained network'
+    player = f'{n} simulations' if n else 'raw network'
+    made.append(
+      at_least(
+        f'results kept, {POSITIONS[name][0]}, {player}',
+        quality.kept,
+        bar,
+        interval=(quality.low, quality.high),
+        baseline=baseline,
+        baseline_name=baseline_name,
+      )
+    )
+  # Perfect play wins with d, draws with c and e, loses the sooner the farther.
+  outwards = [
+    opening_prior[list(columns)].mean()
+    for columns in ((3,), (2, 4), (1, 5), (0, 6))
+  ]
+  ordered = all(a > b for a, b in itertools.pairwise(outwards))
+  return [
+    *made,
+    at_least(
+      'opening prior of the centre',
+      float(opening_prior[3]),
+      0.5,
+      baseline=1 / 7,
+      baseline_name='uniform',
+    ),
+    at_least(
+      'opening prior orders the columns as theory does (1: yes)',
+      float(ordered),
+      1.0,
+      baseline=1 / 24,
+      baseline_name='a random order of the four kinds of columns',
+    ),
+  ]
 
 
 def panels(

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dl_lectures.analysis.matches import Standing
+from dl_lectures.types import Claim
 
 Panel = Callable[[Axes], None]
 
@@ -196,3 +197,26 @@ def elo(standings: Sequence[Standing]) -> Panel:
     )
 
   return draw
+
+
+def claims(
+  standings: Sequence[Standing], names: Sequence[str], baseline: str
+) -> list[Claim]:
+  """Ratings as claims, beside that of a simple player.
+
+  Args:
+    standings: of a pool whose first player is the scale's zero.
+    names: of the players that are claimed to be strong.
+    baseline: the name of the simple one.
+  """
+  by_name = {standing.name: standing for standing in standings}
+  return [
+    Claim(
+      f'Elo of {who.name} above {standings[0].name}',
+      who.elo,
+      interval=(who.elo - 1.96 * who.error, who.elo + 1.96 * who.error),
+      baseline=by_name[baseline].elo,
+      baseline_name=baseline,
+    )
+    for who in (by_name[name] for name in names)
+  ]

@@ -34,11 +34,10 @@ TPUs. `results/alphazero.json` holds the exact numbers.
 
 import dataclasses
 import functools
-import itertools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -58,11 +57,10 @@ Array = jax.Array
 GameState = Any
 Weights = tuple[hk.Params, hk.MutableState]
 
-# When, as shares of a run, copies of the player are kept to be rated later and
-# its moves are judged; and with how many simulations a move.
+# When, as shares of a run, copies of the player are kept to be rated later, and
+# when its moves are judged.
 EARLIER = (0.0, 0.03, 0.1, 0.3)
 MILESTONES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
-SEARCHES = (0, 16, 64, 256)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,6 +99,8 @@ class Config:
   prior_exponent: float = 0.5  # in play, not self-play; AlphaGo: .67, AZ: 1
   averaging: float = 0.99  # of the parameters that play; AZ: 0
   num_steps: int = 200  # self-play and learning phases; AZ: 700k updates
+  judged: tuple[int, ...] = (0, 16, 64, 256)  # simulations a move in judgement
+  rating_games: int = 48  # of each pair that is rated, half begun by each
 
   def __post_init__(self):
     """Refuses what cannot be, in one line."""
@@ -138,7 +138,7 @@ class Position(NamedTuple):
   """What is learned from.
 
   Attributes:
-    state: the game's state.
+    state: the game's state, compact.
     policy: [A] float32, the search's distribution over moves.
     value: [] float32, the target for the player to move.
   """
@@ -235,6 +235,8 @@ class Thought(NamedTuple):
     visits: [B, A], simulations through each move; 0 for the raw network.
     policy: [B, A] float32, the search's improved policy, or the prior.
     prior: [B, A] float32, the network's own distribution over legal moves.
+    qvalues: [B, A] float32, what the search makes of each move it visited, for
+      the player to move; 0 elsewhere.
     value: [B] float32, for the player to move.
   """
 
@@ -242,11 +244,13 @@ class Thought(NamedTuple):
   visits: Array
   policy: Array
   prior: Array
+  qvalues: Array
   value: Array
 
 
+Player = Callable[[Weights, GameState], Thought]
 # By the number of simulations of a move.
-Players = Mapping[int, Callable[[Weights, GameState], Thought]]
+Players = Mapping[int, Player]
 
 
 def network(config: Config, game: games.Game) -> hk.TransformedWithState:
@@ -329,7 +333,7 @@ def make_model(
       discount=jnp.where(over, 0.0, jnp.where(same, 1.0, -1.0)),
       prior_logits=prior_exponent * logits,
       value=jnp.where(over, 0.0, value),
-    ), states
+    ), jax.vmap(game.compact)(states)
 
   return recurrent_fn
 
@@ -339,8 +343,7 @@ def think(
   game: games.Game,
   net: hk.TransformedWithState,
   num_simulations: int,
-  batch: int = 128,
-) -> Callable[[Weights, GameState], Thought]:
+) -> Player:
   """Makes a player without chance: (weights, states [B]) -> thoughts.
 
   Args:
@@ -349,7 +352,6 @@ def think(
     net: the network.
     num_simulations: of a move; 0 for the raw network, its prior averaged over
       the board's symmetries (AlphaGo, Extended Data Table 2).
-    batch: positions are thought of so many at a time.
   """
   model = make_model(game, net, config.prior_exponent)
   no_key = jax.random.key(0)
@@ -361,8 +363,11 @@ def think(
     if num_simulations == 0:
       prior = ensemble_prior(game, net, weights, states)
       nothing = jnp.zeros_like(prior)
-      return Thought(jnp.argmax(prior, -1), nothing, prior, prior, value)
-    root = search.RootFnOutput(config.prior_exponent * logits, value, states)
+      action = jnp.argmax(prior, axis=-1)
+      return Thought(action, nothing, prior, prior, nothing, value)
+    root = search.RootFnOutput(
+      config.prior_exponent * logits, value, jax.vmap(game.compact)(states)
+    )
     found = search.alphazero_policy(
       weights,
       no_key,
@@ -380,21 +385,35 @@ def think(
       summary.visit_counts,
       found.action_weights,
       jax.nn.softmax(logits),
+      summary.qvalues,
       summary.value,
     )
 
-  def choose_all(weights: Weights, states: GameState) -> Thought:
-    total = jax.tree.leaves(states)[0].shape[0]
-    # One shape, one compilation; but few are not filled up to many.
-    size = batch if total > batch // 4 else total
-    thoughts = []
-    for start in range(0, total, size):
-      which = np.arange(start, start + size) % total
-      part = choose(weights, take(states, which))
-      thoughts.append(take(part, slice(total - start)))
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *thoughts)
+  return choose
 
-  return choose_all
+
+def think_in_parts(
+  player: Player, weights: Weights, states: GameState, size: int = 128
+) -> Iterator[Thought]:
+  """Thinks of many positions, `size` at a time, as host arrays.
+
+  One shape, one compilation: the last part is filled up from the front, and
+  what was thought of the filling is dropped. Few are not filled up to many.
+  """
+  total = jax.tree.leaves(states)[0].shape[0]
+  size = size if total > size // 4 else total
+  for start in range(0, total, size):
+    which = np.arange(start, start + size) % total
+    part = jax.device_get(player(weights, take(states, which)))
+    yield take(part, slice(total - start))
+
+
+def think_of_all(
+  player: Player, weights: Weights, states: GameState
+) -> Thought:
+  """The same of all positions at once."""
+  parts = think_in_parts(player, weights, states)
+  return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 
 def draw(config: Config, game: games.Game, key: types.Key) -> Noise:
@@ -434,7 +453,8 @@ def self_play(
     states = lanes.state
     logits, value = evaluate_positions(game, net, weights, states)
     legal = jax.vmap(game.legal_mask)(states)
-    root = search.RootFnOutput(logits, value, states)
+    small = jax.vmap(game.compact)(states)
+    root = search.RootFnOutput(logits, value, small)
     noisy = (lanes.ply < config.temperature_plies)[:, None]
     if config.gumbel:
       found = search.gumbel_muzero_policy(
@@ -483,7 +503,7 @@ def self_play(
     rewards = jax.vmap(game.reward)(after)
     done = over | gives_up
     row = Row(
-      Position(states, found.action_weights, value),
+      Position(small, found.action_weights, value),
       player,
       jnp.where(gives_up, -1.0, of_player(rewards, player)),
       done,
@@ -643,7 +663,8 @@ def init(config: Config, game: games.Game, net, key: types.Key) -> State:
   observation = game.observe(fresh)[None]
   params, net_state = net.init(net_key, observation, True)
   uniform = jax.random.uniform(lane_key, (config.lanes, 3))
-  position = Position(fresh, jnp.zeros(game.num_actions), jnp.zeros(()))
+  policy = jnp.zeros(game.num_actions)
+  position = Position(game.compact(fresh), policy, jnp.zeros(()))
   row = Row(
     position,
     jnp.zeros((), jnp.int32),
@@ -788,7 +809,7 @@ def judge(
   """What the exact solver of Connect Four says of the players' moves."""
 
   def choose(player, states: GameState) -> np.ndarray:
-    return np.asarray(player(weights, states).action)
+    return np.asarray(think_of_all(player, weights, states).action)
 
   return move_quality.judge(
     {n: functools.partial(choose, p) for n, p in players.items()}, every
@@ -822,7 +843,7 @@ def train(
       f'lanes * (plies_per_step + {game.max_plies}, the longest {game.name})'
     )
   net = network(config, game)
-  players = {n: think(config, game, net, n) for n in SEARCHES}
+  players = {n: think(config, game, net, n) for n in (0, *config.judged)}
   milestones = {int(x * config.num_steps) for x in MILESTONES}
 
   def look_at_opening(step: int, state: State) -> types.Metrics:
@@ -877,7 +898,7 @@ def conclude(
   """Rates and judges the player at the end of its run, and reports."""
   start = time.monotonic()
   weights = playing(result.state)
-  standings = rate(game, players, result.state)
+  standings = rate(config, game, players, result.state)
   panels, claims = [], []
   metrics = dict(result.metrics)
   records = [] if workdir is None else training.logging.read(workdir)
@@ -886,10 +907,11 @@ def conclude(
     found = judge(players, weights)
     untrained = judge(players, take(on_one_device(result.state.earlier), 0))
     metrics |= {name: quality.kept for name, quality in found.items()}
-    claims += connect_four_claims(found, untrained, prior)
+    claims += move_quality.claims(found, untrained, prior)
     panels += move_quality.panels(records, found, untrained)
   panels += [strength.elo(standings)]
-  claims += elo_claims(standings)
+  rated = ('raw network', standings[-1].name)
+  claims += strength.claims(standings, rated, standings[1].name)
   page = strength.figure(panels)
   report.save_figure(page, workdir, 'alphazero')
   report.write(
@@ -905,7 +927,7 @@ def conclude(
 
 
 def rate(
-  game: games.Game, players: Players, state: State, num_games: int = 48
+  config: Config, game: games.Game, players: Players, state: State
 ) -> list[matches.Standing]:
   """Elo of the player, of its earlier selves and of players without a network.
 
@@ -914,20 +936,19 @@ def rate(
   """
 
   def bound(num_simulations: int, weights: Weights) -> matches.Player:
-    return lambda states, key: players[num_simulations](weights, states).action
+    player = players[num_simulations]
+    return lambda states, key: player(weights, states).action
 
   pool = {
-    'random': matches.random_player(game),
+    'random play': matches.random_player(game),
     '100 random games a move': matches.rollout_player(game, 100),
   }
+  usual = config.judged[len(config.judged) // 2]
   for i, share in enumerate(EARLIER):
     earlier = take(on_one_device(state.earlier), i)
-    pool[f'64 simulations, {share:.0%} trained'] = bound(64, earlier)
-  for num_simulations in SEARCHES:
-    name = (
-      f'{num_simulations} simulations' if num_simulations else 'raw network'
-    )
-    pool[name] = bound(num_simulations, playing(state))
+    pool[f'{named(usual)}, {share:.0%} trained'] = bound(usual, earlier)
+  for num_simulations in sorted(players):
+    pool[named(num_simulations)] = bound(num_simulations, playing(state))
   names = list(pool)
   pairs = [
     (name, other)
@@ -935,89 +956,13 @@ def rate(
     for j, other in enumerate(names[:i])
     if i - j <= 2 or j == 1
   ]
-  return matches.round_robin(game, pool, jax.random.key(0), num_games, pairs)
+  key = jax.random.key(0)
+  return matches.round_robin(game, pool, key, config.rating_games, pairs)
 
 
-def elo_claims(standings: Sequence[matches.Standing]) -> list[report.Claim]:
-  """What the ratings say: search and training both pay."""
-  by_name = {s.name: s for s in standings}
-  best, raw = standings[-1], by_name['raw network']
-  return [
-    report.Claim(
-      f'Elo of {who.name} above random play',
-      who.elo,
-      interval=(who.elo - 1.96 * who.error, who.elo + 1.96 * who.error),
-      baseline=by_name['100 random games a move'].elo,
-      baseline_name='search with 100 random games a move',
-    )
-    for who in (raw, best)
-  ]
-
-
-def connect_four_claims(
-  found: Mapping[str, move_quality.Quality],
-  untrained: Mapping[str, move_quality.Quality],
-  prior: np.ndarray,
-) -> list[report.Claim]:
-  """The bars that a Connect Four run of ten minutes is held to."""
-  what = {
-    'random_late': 'results kept, random-play positions, plies 15-24',
-    'semi_strong_early': 'results kept, semi-strong positions, plies 8-12',
-  }
-  bars = {
-    ('random_late', 0): 0.80,
-    ('random_late', 256): 0.98,
-    ('semi_strong_early', 0): 0.78,
-    ('semi_strong_early', 256): 0.90,
-  }
-  claims = []
-  for (positions, n), bar in bars.items():
-    quality = found[f'{positions}/{n}']
-    if n == 0:
-      baseline = move_quality.of_tactical_moves(positions).kept
-      chance = move_quality.of_random_moves(positions).kept
-      baseline_name = (
-        'wins or blocks at once, else near the centre '
-        f'(random moves: {chance:.2f})'
-      )
-    else:
-      baseline = untrained[f'{positions}/{n}'].kept
-      baseline_name = 'the same search, untrained network'
-    claims.append(
-      report.at_least(
-        f'{what[positions]}, ' + (f'{n} simulations' if n else 'raw network'),
-        quality.kept,
-        bar,
-        interval=(quality.low, quality.high),
-        baseline=baseline,
-        baseline_name=baseline_name,
-      )
-    )
-  # Perfect play wins with d, draws with c and e, loses the sooner the farther.
-  outwards = [
-    prior[3],
-    prior[[2, 4]].mean(),
-    prior[[1, 5]].mean(),
-    prior[[0, 6]].mean(),
-  ]
-  ordered = all(a > b for a, b in itertools.pairwise(outwards))
-  return [
-    *claims,
-    report.at_least(
-      'opening prior of the centre',
-      float(prior[3]),
-      0.5,
-      baseline=1 / 7,
-      baseline_name='uniform',
-    ),
-    report.at_least(
-      'opening prior orders the columns as theory does (1: yes)',
-      float(ordered),
-      1.0,
-      baseline=1 / 24,
-      baseline_name='a random order of the four kinds of columns',
-    ),
-  ]
+def named(num_simulations: int) -> str:
+  """What a player with so many simulations a move is called."""
+  return f'{num_simulations} simulations' if num_simulations else 'raw network'
 
 
 class Trained(NamedTuple):
@@ -1044,8 +989,8 @@ def load(workdir: str) -> Trained:
     )
   try:
     fields = json.loads(path.read_text())
-    drops = tuple(fields.pop('learning_rate_drops'))
-    config = Config(**fields, learning_rate_drops=drops)
+    listed = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
+    config = Config(**fields | listed)
   except (KeyError, TypeError, json.JSONDecodeError) as error:
     raise types.UsageError(
       f'{path} is not the config of an AlphaZero run: {error}'
@@ -1073,6 +1018,8 @@ _SMOKE = Config(
   batch_size=32,
   updates_per_step=4,
   num_steps=6,
+  judged=(0, 16),
+  rating_games=8,
 )
 
 PRESETS = {

@@ -17,60 +17,17 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from dl_lectures.training.logging import to_json
+from dl_lectures.types import Claim
 
 _SUMMARY = 'summary.json'
 _HEADS = ('Claim', 'Value', 'Bar', 'Result', '95%', 'Baseline', 'Paper')
 _PACKAGES = ('dl_lectures', 'jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
-
-
-class Claim(NamedTuple):
-  """A number that a run stands for, and what it is measured against.
-
-  Attributes:
-    name: what is claimed, in words.
-    value: as measured.
-    interval: 95%, (low, high).
-    baseline: the same of something simple: chance, an untrained network.
-    baseline_name: what that is.
-    paper: the published value; in words where it is not quite the same.
-    bar: what was to be reached.
-    met: whether it was; `at_least` and `at_most` work it out.
-    exact: true for counts and identities, which need no baseline.
-  """
-
-  name: str
-  value: float | str | None
-  interval: tuple[float, float] | None = None
-  baseline: float | str | None = None
-  baseline_name: str = ''
-  paper: float | str | None = None
-  bar: float | str | None = None
-  met: bool | None = None
-  exact: bool = False
-
-
-def at_least(name: str, value: float, bar: float, **rest: Any) -> Claim:
-  """A claim whose value should reach its bar from below.
-
-  >>> at_least('accuracy', 0.9, 0.8, baseline=0.1, baseline_name='chance').met
-  True
-  """
-  return Claim(name, value, bar=bar, met=value >= bar, **rest)
-
-
-def at_most(name: str, value: float, bar: float, **rest: Any) -> Claim:
-  """A claim whose value should stay under its bar.
-
-  >>> at_most('test error', 0.9, 0.8).met
-  False
-  """
-  return Claim(name, value, bar=bar, met=value <= bar, **rest)
 
 
 def write(
@@ -99,6 +56,7 @@ def write(
     date, minutes, claims, metrics, config.
 
   Example:
+    >>> from dl_lectures.types import at_least
     >>> @dataclasses.dataclass
     ... class Config:
     ...   seed: int = 3
@@ -243,6 +201,7 @@ def versions() -> dict[str, str]:
 def to_text(summary: Mapping[str, Any]) -> str:
   """The claims for a terminal, two lines each.
 
+  >>> from dl_lectures.types import at_least
   >>> claim = at_least('heads', 0.51, 0.5, interval=(0.4, 0.6), paper=0.5)
   >>> print(to_text({'claims': [claim._asdict()]}))
   met     heads

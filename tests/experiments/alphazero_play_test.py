@@ -216,6 +216,8 @@ def test_it_is_the_player_that_is_judged(table, match, simulations):
     for row in thought.rows:
       assert row.visits == expected.visits[row.action]
       assert row.prior == pytest.approx(float(expected.prior[row.action]))
+      if row.visits:
+        assert row.value == pytest.approx(float(expected.qvalues[row.action]))
     assert sum(row.visits for row in thought.rows) == simulations
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dl_lectures import training
+from dl_lectures import training, types
 from dl_lectures.training import report
 from dl_lectures.types import TrainState, UsageError
 from experiments import cli
@@ -109,7 +109,7 @@ def train(config: Config, *, workdir: str | None) -> Mapping[str, Any]:
     workdir,
     title=config.name,
     config=config,
-    claims=[report.at_most('error of the slope', error, 0.5)],
+    claims=[types.at_most('error of the slope', error, 0.5)],
     metrics=metrics,
     figures={},
     minutes=result.seconds / 60,

@@ -224,7 +224,7 @@ def kept(config, weights, positions):
 
   states = jax.jit(jax.vmap(play))(actions)
   net = alphazero.network(config, game)
-  moves = alphazero.think(config, game, net, 0, 4096)(weights, states).action
+  moves = alphazero.think(config, game, net, 0)(weights, states).action
   return np.mean([m in k for m, (_, k) in zip(moves, positions, strict=True)])
 
 

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from dl_lectures.training import report
-from dl_lectures.training.report import Claim, at_least, at_most
+from dl_lectures.types import Claim, at_least, at_most
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
