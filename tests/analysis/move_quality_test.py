@@ -80,3 +80,31 @@ def test_one_move_ahead_is_the_known_baseline():
     found = move_quality.of_tactical_moves(name)
     assert abs(found.kept - kept) < 0.001
     assert found.positions == 675
+
+
+def test_claims_are_held_to_their_bars_beside_their_baselines():
+  def quality(kept):
+    return move_quality.Quality(kept, kept - 0.02, kept + 0.02, 675)
+
+  names = ('random_late/0', 'random_late/256', 'semi_strong_early/256')
+  found = dict(zip(names, map(quality, (0.81, 0.97, 0.91)), strict=True))
+  untrained = dict(zip(names, map(quality, (0.3, 0.9, 0.66)), strict=True))
+  theory = np.array([0.01, 0.03, 0.1, 0.72, 0.1, 0.03, 0.01])
+  raw, random, semi, centre, order = move_quality.claims(
+    found, untrained, theory
+  )
+  assert [c.met for c in (raw, random, semi, centre, order)] == [
+    True,
+    False,
+    True,
+    True,
+    True,
+  ]
+  assert raw.baseline == pytest.approx(0.848, abs=0.001)
+  assert (random.baseline, semi.baseline) == (0.9, 0.66)
+  assert semi.interval == (0.89, 0.93)
+  # The edge before its neighbour: not as theory has it.
+  *_, order = move_quality.claims(
+    found, untrained, theory[[1, 0, 2, 3, 4, 6, 5]]
+  )
+  assert order.met is False

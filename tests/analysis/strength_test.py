@@ -44,3 +44,15 @@ def test_panels_show_their_numbers():
   assert [t.get_text() for t in search.get_xticklabels()] == ['raw', '64']
   bars = [bar for bar in elo.patches if isinstance(bar, Rectangle)]
   assert [bar.get_width() for bar in bars] == [0, 900]
+
+
+def test_claims_stand_beside_the_simple_player():
+  standings = [
+    matches.Standing('random play', 0.0, 0.0, 0.1, 96),
+    matches.Standing('100 games', 600.0, 20.0, 0.5, 96),
+    matches.Standing('256 simulations', 1200.0, 30.0, 0.9, 96),
+  ]
+  (claim,) = strength.claims(standings, ['256 simulations'], '100 games')
+  assert claim.name == 'Elo of 256 simulations above random play'
+  assert (claim.value, claim.baseline) == (1200.0, 600.0)
+  assert claim.interval == (1200 - 1.96 * 30, 1200 + 1.96 * 30)
