@@ -27,6 +27,7 @@ Algorithm, Three Games".
 
 import difflib
 import functools
+import importlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -37,6 +38,9 @@ import numpy as np
 from dl_lectures.types import Array, Key, UsageError
 
 State = Any  # a pytree of the game's own
+
+# Each a module of this package.
+OURS = ('connect_four', 'go', 'tic_tac_toe')
 
 
 class Symmetry(NamedTuple):
@@ -146,16 +150,17 @@ def names() -> tuple[str, ...]:
   """Returns the names of all games that `make` knows, ours first."""
   from dl_lectures.envs import pgx_games
 
-  return (*_ours(), *sorted(pgx_games.NAMES))
+  return (*OURS, *sorted(pgx_games.NAMES))
 
 
 def make(name: str, board_size: int | None = None) -> Game:
   """Returns the game of that name.
 
   Args:
-    name: one of `names()`: 'connect_four', 'tic_tac_toe', and with the extra
-      [pgx] 'pgx_chess', 'pgx_go', 'pgx_shogi' and the others.
-    board_size: the board's side, for the games that have several.
+    name: one of `names()`: 'connect_four', 'go', 'tic_tac_toe', and with the
+      extra [pgx] 'pgx_chess', 'pgx_hex', 'pgx_othello' and the others.
+    board_size: the board's side, for the games that have several: 'go' from 2
+      to 25, 9 unless told. `go.make` has more to choose: komi, superko.
 
   Returns:
     The game; the same object for the same arguments, so that functions jitted
@@ -175,27 +180,24 @@ def make(name: str, board_size: int | None = None) -> Game:
 
 @functools.cache
 def _make(name: str, board_size: int | None) -> Game:
-  from dl_lectures.envs import pgx_games
-
-  ours = _ours()
   if name not in names():
     near = difflib.get_close_matches(name, names(), n=1)
     meant = f', did you mean {near[0]!r}?' if near else ''
     raise UsageError(
       f'unknown game {name!r}{meant}; possible: {", ".join(names())}'
     )
-  if name not in ours:
+  # Here, not above: the games are written in terms of this module, and who
+  # plays one need not import the others.
+  if name not in OURS:
+    from dl_lectures.envs import pgx_games
+
     return pgx_games.make(name, board_size)
+  module: Any = importlib.import_module(f'dl_lectures.envs.{name}')
+  if name == 'go':
+    return module.make() if board_size is None else module.make(board_size)
   if board_size is not None:
     raise UsageError(f'{name} has one board only: leave out board_size')
-  return ours[name]
-
-
-def _ours() -> dict[str, Game]:
-  # Here, not above: the games are written in terms of this module.
-  from dl_lectures.envs import connect_four, tic_tac_toe
-
-  return {game.GAME.name: game.GAME for game in (connect_four, tic_tac_toe)}
+  return module.GAME
 
 
 def play_moves(game: Game, moves: Iterable[str]) -> State:
@@ -232,8 +234,12 @@ def play_moves(game: Game, moves: Iterable[str]) -> State:
   what = f'move {played + 1}, {moves[played]}'
   if bool(game.terminal(state)):
     raise UsageError(f'{what}: the game was over after move {played}')
-  legal = np.flatnonzero(game.legal_mask(state))
-  names = ', '.join(game.action_name(int(action)) for action in legal)
+  legal = [
+    game.action_name(int(a)) for a in np.flatnonzero(game.legal_mask(state))
+  ]
+  names = ', '.join(
+    legal if len(legal) <= 12 else [*legal[:10], '...', legal[-1]]
+  )
   raise UsageError(f'{what}: illegal here; possible: {names}')
 
 

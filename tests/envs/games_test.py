@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dl_lectures.envs import connect_four, games, tic_tac_toe
+from dl_lectures.envs import connect_four, games, go, tic_tac_toe
 from dl_lectures.types import UsageError
 
-OURS = ('connect_four', 'tic_tac_toe')
+ONE_STONE_A_PLY = ('connect_four', 'tic_tac_toe')
 ONLY_IN_THE_SLOW_SUITE = (
   'pgx_animal_shogi',
   'pgx_chess',
@@ -129,6 +129,7 @@ def test_tic_tac_toe_keeps_the_protocol(choices):
   [
     ('connect_four', None),
     ('tic_tac_toe', None),
+    ('go', 4),
     ('pgx_go', 4),
     ('pgx_hex', None),
     ('pgx_othello', None),
@@ -171,7 +172,7 @@ def test_shapes_are_as_announced(name):
   assert [(x.shape, x.dtype) for x in jax.tree.leaves(after)] == kinds
 
 
-@pytest.mark.parametrize('name', OURS)
+@pytest.mark.parametrize('name', ONE_STONE_A_PLY)
 def test_the_next_mover_sees_the_planes_swapped_and_one_new_stone(name):
   game = games.make(name)
 
@@ -288,6 +289,8 @@ def test_connect_four_counts_positions_and_lines_of_play():
 def test_make_returns_the_same_object_for_the_same_name():
   assert games.make('connect_four') is games.make('connect_four')
   assert games.make('connect_four') is connect_four.GAME
+  assert games.make('go') is games.make('go', 9) is go.make(komi=7.5)
+  assert games.make('go', 5) is not games.make('go')
 
 
 @pytest.mark.parametrize(
@@ -298,6 +301,7 @@ def test_make_returns_the_same_object_for_the_same_name():
     ('zzz', None, ("unknown game 'zzz'; possible: connect_four",)),
     ('connect_four', 8, ('connect_four', 'board_size')),
     ('pgx_hex', 8, ('pgx_hex', 'board_size')),
+    ('go', 26, ('go', '26', '2 to 25')),
     ('pgx_go', 20, ('pgx_go', '20', '2 to 19')),
   ],
 )
@@ -309,7 +313,7 @@ def test_make_tells_what_is_possible(name, board_size, words):
   assert [word for word in words if word not in message] == []
 
 
-@pytest.mark.parametrize('name', [*OURS, 'pgx_go'])
+@pytest.mark.parametrize('name', [*games.OURS, 'pgx_go'])
 def test_action_names_are_read_back(name):
   game = games.make(name, 4 if name == 'pgx_go' else None)
   names = [game.action_name(action) for action in range(game.num_actions)]
