@@ -6,3 +6,4 @@ from dl_lectures.nets.convolution import convolve as convolve
 from dl_lectures.nets.heads import PolicyValue as PolicyValue
 from dl_lectures.nets.heads import PolicyValueHead as PolicyValueHead
 from dl_lectures.nets.mlp import MLP as MLP
+from dl_lectures.nets.mlp import ResidualMLP as ResidualMLP

@@ -72,7 +72,14 @@ class PolicyValueHead(hk.Module):
   def __call__(
     self, features: Array, is_training: bool | None = None
   ) -> PolicyValue:
-    """Reads features [N, H, W, C]; `is_training` is the norm's."""
+    """Reads features [N, H, W, C] or [N, C]; `is_training` is the norm's."""
+    linear = functools.partial(hk.Linear, w_init=_nearly_zero)
+    if features.ndim == 2:
+      with hk.name_scope('policy'):
+        logits = linear(self.num_actions)(features)
+      with hk.name_scope('value'):
+        value = linear(1)(features)
+      return PolicyValue(logits, jnp.tanh(jnp.squeeze(value, axis=-1)))
 
     def squeeze(channels: int) -> Array:
       with_bias = self.norm is None
@@ -81,7 +88,6 @@ class PolicyValueHead(hk.Module):
         x = jax.nn.relu(apply_norm(self.norm, x, is_training=is_training))
       return hk.Flatten()(x)
 
-    linear = functools.partial(hk.Linear, w_init=_nearly_zero)
     with hk.name_scope('policy'):
       logits = linear(self.num_actions)(squeeze(self.policy_channels))
     with hk.name_scope('value'):

@@ -1,9 +1,11 @@
-"""The multilayer perceptron."""
+"""Multilayer perceptrons, plain and residual."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import haiku as hk
 import jax
+import jax.numpy as jnp
 
 from dl_lectures.types import Array
 
@@ -47,4 +49,40 @@ class MLP(hk.Module):
       x = hk.Linear(size, w_init=w_init)(x)
       if active:
         x = self.activation(x)
+    return x
+
+
+class ResidualMLP(hk.Module):
+  """A linear layer and residual blocks of two: [..., C] -> [..., D].
+
+    x <- relu(linear(x)),  num_blocks times  x <- relu(x + W_2 relu(W_1 x))
+
+  The second layer of every block starts at zero, as in Fixup (Zhang et al.
+  2019, section 3): each block is the identity at first.
+
+  >>> net = hk.without_apply_rng(hk.transform(lambda x: ResidualMLP(8, 2)(x)))
+  >>> boards = jax.numpy.zeros([2, 84])
+  >>> net.apply(net.init(jax.random.key(0), boards), boards).shape
+  (2, 8)
+  """
+
+  def __init__(self, width: int, num_blocks: int, name: str | None = None):
+    """Makes the module.
+
+    Args:
+      width: D, of every layer.
+      num_blocks: the number of residual blocks.
+      name: the module's name.
+    """
+    super().__init__(name=name)
+    self.width, self.num_blocks = width, num_blocks
+
+  def __call__(self, x: Array) -> Array:
+    linear = functools.partial(hk.Linear, self.width)
+    he_normal = hk.initializers.VarianceScaling(2.0)
+    x = jax.nn.relu(linear(w_init=he_normal)(x))
+    for block in range(self.num_blocks):
+      with hk.name_scope(f'block_{block}'):
+        y = jax.nn.relu(linear(w_init=he_normal)(x))
+        x = jax.nn.relu(x + linear(w_init=jnp.zeros)(y))
     return x

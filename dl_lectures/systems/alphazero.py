@@ -70,35 +70,36 @@ class Config:
   seed: int = 0  # of every random number of the run
   game: str = 'connect_four'  # any game that envs.games.make knows
   board_size: int = 0  # of games with several; 0: the game's usual one
-  channels: int = 32  # width of the residual tower; AGZ: 256
+  channels: int = 64  # of the convolutions; AGZ: 256
   blocks: int = 2  # residual blocks; AGZ: 19 or 39
+  width: int = 256  # of blocks of linear layers; 0: of convolutions, as in AGZ
   batch_norm: bool = False  # AGZ: True; without, blocks start as identities
-  policy_channels: int = 8  # planes of the policy head; AGZ: 2
-  value_channels: int = 4  # planes of the value head; AGZ: 1
-  head_width: int = 64  # hidden units of the value head; AGZ: 256
+  policy_channels: int = 8  # of a tower's policy head; AGZ: 2
+  value_channels: int = 4  # of a tower's value head; AGZ: 1
+  head_width: int = 64  # hidden units of a tower's value head; AGZ: 256
   lanes: int = 128  # games played at once; AZ: 5,000 TPUs
   plies_per_step: int = 32  # moves in each lane between two learning phases
-  num_simulations: int = 16  # a move; AZ: 800
+  num_simulations: int = 32  # a move; AZ: 800
   gumbel: bool = True  # Gumbel AlphaZero [G]; AZ: False (PUCT, Dirichlet)
   value_scale: float = 0.25  # of Gumbel's improved policy; [G]: .5 on [-1, 1]
   dirichlet_alpha: float = 0.3  # AZ: chess .3, shogi .15, Go .03
   dirichlet_fraction: float = 0.25  # AZ: .25
   temperature_plies: int = 10  # plies played with noise; AZ: 30
-  opening_plies: int = 20  # at most so many exploratory plies first [T]; AZ: 0
-  td_lambda: float = 1.0  # of the value targets; AZ: 1, the game's result
+  opening_plies: int = 27  # at most so many exploratory plies first [T]; AZ: 0
+  td_lambda: float = 0.5  # of the value targets; AZ: 1, the game's result
   wrong_resignations: float = 0.0  # tolerated share; 0: never resign. AGZ: .05
   resign_audit: float = 0.1  # share of games that never resign; AGZ: .1
-  window: int = 163_840  # positions kept; AZ: 1M games
+  window: int = 491_520  # positions kept; AZ: 1M games
   batch_size: int = 512  # AZ: 4,096
-  updates_per_step: int = 24  # learning steps after each self-play phase
-  learning_rate: float = 2e-3  # AZ: .2 for chess and shogi, .02 for Go
+  updates_per_step: int = 48  # learning steps after each self-play phase
+  learning_rate: float = 1e-3  # AZ: .2 for chess and shogi, .02 for Go
   learning_rate_drops: tuple[float, ...] = ()  # tenfold, at these shares; else
   # cosine to zero. AZ: .143, .429, .714
   adam: bool = True  # AZ: False, momentum .9
-  weight_decay: float = 1e-4  # AZ: 1e-4
-  prior_exponent: float = 0.5  # in play, not self-play; AlphaGo: .67, AZ: 1
+  weight_decay: float = 0.03  # AdamW's; AZ: 1e-4 in the loss
+  prior_exponent: float = 0.25  # in play, not self-play; AlphaGo: .67, AZ: 1
   averaging: float = 0.99  # of the parameters that play; AZ: 0
-  num_steps: int = 200  # self-play and learning phases; AZ: 700k updates
+  num_steps: int = 600  # self-play and learning phases; AZ: 700k updates
   judged: tuple[int, ...] = (0, 16, 64, 256)  # simulations a move in judgement
   rating_games: int = 48  # of each pair that is rated, half begun by each
 
@@ -257,16 +258,23 @@ def network(config: Config, game: games.Game) -> hk.TransformedWithState:
   """The two-headed residual network of [AGZ], methods, "Neural network".
 
   It maps observations [B, H, W, C] and `is_training` to logits [B, A] and
-  values [B].
+  values [B]. On a small board blocks of linear layers behind one convolution
+  of 4x4 see the whole board at once, for a third of the time.
   """
 
   def forward(observation: Array, is_training: bool) -> nets.PolicyValue:
     norm = (
       (lambda: hk.BatchNorm(True, True, 0.99)) if config.batch_norm else None
     )
-    x = nets.ResidualTower(config.channels, config.blocks, norm)(
-      observation, is_training
-    )
+    if config.width:
+      kernel = min(4, *observation.shape[1:3])
+      x = nets.Conv2D(config.channels, kernel, padding='VALID')(observation)
+      x = hk.Flatten()(jax.nn.relu(x))
+      x = nets.ResidualMLP(config.width, config.blocks)(x)
+    else:
+      x = nets.ResidualTower(config.channels, config.blocks, norm)(
+        observation, is_training
+      )
     return nets.PolicyValueHead(
       game.num_actions,
       config.policy_channels,
@@ -535,7 +543,8 @@ def start_lanes(config: Config, fresh: GameState, uniform: Array) -> Lane:
     jax.tree.map(lambda x: jnp.broadcast_to(x, (lanes, *x.shape)), fresh),
     jnp.zeros(lanes, jnp.int32),
     opening.astype(jnp.int32),
-    uniform[:, 1],
+    # Cubed: only a small exponent makes a prior flat that is sure of itself.
+    uniform[:, 1] ** 3,
     uniform[:, 2] < config.resign_audit,
     jnp.ones((lanes, 2)),
   )
@@ -1011,6 +1020,7 @@ def load(workdir: str) -> Trained:
 _SMOKE = Config(
   channels=8,
   blocks=1,
+  width=32,
   lanes=16,
   plies_per_step=8,
   num_simulations=8,
@@ -1032,6 +1042,7 @@ PRESETS = {
     game='pgx_chess',
     channels=256,
     blocks=19,
+    width=0,
     batch_norm=True,
     policy_channels=256,
     value_channels=1,
@@ -1045,6 +1056,8 @@ PRESETS = {
     batch_size=4096,
     updates_per_step=13,
     learning_rate=0.2,
+    weight_decay=1e-4,
+    td_lambda=1.0,
     learning_rate_drops=(1 / 7, 3 / 7, 5 / 7),
     adam=False,
     averaging=0.0,

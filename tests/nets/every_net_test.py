@@ -54,6 +54,12 @@ CASES = {
   'mlp': Case(
     lambda: nets.MLP([8, 5], jax.nn.tanh), (4, 6), (6 * 8 + 8) + (8 * 5 + 5)
   ),
+  'residual mlp': Case(
+    lambda: nets.ResidualMLP(5, 2), (4, 6), (6 * 5 + 5) + 4 * (5 * 5 + 5)
+  ),
+  'policy and value of no board': Case(
+    lambda: nets.PolicyValueHead(7), (4, 6), (6 * 7 + 7) + (6 + 1)
+  ),
   'policy and value': Case(
     lambda: nets.PolicyValueHead(7, 3, 2, hidden=8),
     (4, 6, 7, 5),

@@ -39,3 +39,35 @@ def test_depth_keeps_the_signals_size(sizes):
   x = jax.random.normal(jax.random.key(0), [64, 400])
   hidden = net.apply(net.init(jax.random.key(1), x), x)
   assert 0.8 < jnp.mean(hidden**2) / jnp.mean(x**2) < 1.2
+
+
+def test_a_residual_network_starts_as_its_first_layer():
+  x = jax.random.normal(jax.random.key(0), [4, 6])
+  net = hk.without_apply_rng(hk.transform(lambda x: nets.ResidualMLP(5, 2)(x)))
+  params = net.init(jax.random.key(1), x)
+  first = jax.device_get(params['residual_mlp/linear'])
+  np.testing.assert_allclose(
+    net.apply(params, x),
+    np.maximum(np.asarray(x) @ first['w'] + first['b'], 0),
+    rtol=1e-6,
+  )
+
+
+def test_a_hand_computed_residual_block():
+  eye, zero = jnp.eye(2), jnp.zeros(2)
+  params = {
+    'residual_mlp/linear': {'w': eye, 'b': zero},
+    'residual_mlp/block_0/linear': {
+      'w': jnp.array([[1.0, 0.0], [1.0, -1.0]]),
+      'b': zero,
+    },
+    'residual_mlp/block_0/linear_1': {
+      'w': -2 * eye,
+      'b': jnp.array([1.0, 9.0]),
+    },
+  }
+  net = hk.without_apply_rng(hk.transform(lambda x: nets.ResidualMLP(2, 1)(x)))
+  # x = (1, 2); inside (3, 0) after the ReLU; then (1 - 6 + 1, 2 + 9).
+  np.testing.assert_array_equal(
+    net.apply(params, jnp.array([[1.0, 2.0]])), [[0.0, 11.0]]
+  )

@@ -16,6 +16,7 @@ TINY = alphazero.Config(
   game='tic_tac_toe',
   channels=8,
   blocks=1,
+  width=16,
   lanes=16,
   plies_per_step=4,
   num_simulations=8,
@@ -231,7 +232,8 @@ def kept(config, weights, positions):
 def test_tic_tac_toe_is_learned_from_its_rules():
   config = alphazero.dataclasses.replace(
     TINY,
-    channels=16,
+    channels=64,
+    width=64,
     lanes=32,
     plies_per_step=8,
     num_simulations=16,
