@@ -241,6 +241,7 @@ def test_tic_tac_toe_is_learned_from_its_rules():
     batch_size=64,
     window=4096,
     num_steps=40,
+    learning_rate=3e-3,
     opening_plies=6,
   )
   positions = solve_tic_tac_toe()[::4]
