@@ -61,6 +61,8 @@ Weights = tuple[hk.Params, hk.MutableState]
 # when its moves are judged.
 EARLIER = (0.0, 0.03, 0.1, 0.3)
 MILESTONES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+# Of a target policy so many moves are kept, the likeliest.
+MOST_MOVES = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,11 +142,13 @@ class Position(NamedTuple):
 
   Attributes:
     state: the game's state, compact.
-    policy: [A] float32, the search's distribution over moves.
+    moves: [K] int32, the likeliest moves; [0] where all are kept.
+    policy: [K] or [A] float32, the search's distribution over them.
     value: [] float32, the target for the player to move.
   """
 
   state: GameState
+  moves: Array
   policy: Array
   value: Array
 
@@ -221,11 +225,12 @@ class State(NamedTuple):
 
 
 class Noise(NamedTuple):
-  """Every random number of one phase of self-play, drawn outside its loop."""
+  """Everything random in one phase of self-play, drawn outside its loop."""
 
   root: Array  # [T, L, A], Gumbel or Dirichlet
   choice: Array  # [T, L, A], Gumbel: samples moves
   start: Array  # [T, L, 3], uniform: how new games begin
+  fresh: GameState  # [1, L], where the games of a lane begin
 
 
 class Thought(NamedTuple):
@@ -427,7 +432,7 @@ def think_of_all(
 def draw(config: Config, game: games.Game, key: types.Key) -> Noise:
   """All random numbers of one phase of self-play."""
   shape = (config.plies_per_step, config.lanes, game.num_actions)
-  root, choice, start = jax.random.split(key, 3)
+  root, choice, start, fresh = jax.random.split(key, 4)
   if config.gumbel:
     root_noise = jax.random.gumbel(root, shape)
   else:
@@ -437,6 +442,7 @@ def draw(config: Config, game: games.Game, key: types.Key) -> Noise:
     root_noise,
     jax.random.gumbel(choice, shape),
     jax.random.uniform(start, (*shape[:2], 3)),
+    jax.vmap(jax.vmap(game.init))(jax.random.split(fresh, (1, config.lanes))),
   )
 
 
@@ -454,10 +460,11 @@ def self_play(
   Returns the lanes, the rows [L, T] and what ended, [L, T].
   """
   model = make_model(game, net)
-  fresh = game.init(jax.random.key(0))
+  fresh = take(noise.fresh, 0)
   no_key = jax.random.key(0)  # all noise is drawn beforehand
 
-  def play_ply(lanes: Lane, noise: Noise):
+  def play_ply(lanes: Lane, drawn: tuple[Array, Array, Array]):
+    root_noise, choice_noise, start_noise = drawn
     states = lanes.state
     logits, value = evaluate_positions(game, net, weights, states)
     legal = jax.vmap(game.legal_mask)(states)
@@ -474,7 +481,7 @@ def self_play(
         ~legal,
         value_scale=config.value_scale,
         rescale_values=False,
-        gumbel=jnp.where(noisy, noise.root, 0.0),
+        gumbel=jnp.where(noisy, root_noise, 0.0),
       )
     else:
       found = search.alphazero_policy(
@@ -484,16 +491,16 @@ def self_play(
         model,
         config.num_simulations,
         ~legal,
-        dirichlet_noise=noise.root,
+        dirichlet_noise=root_noise,
         dirichlet_fraction=config.dirichlet_fraction,
-        gumbel=jnp.where(noisy, noise.choice, 0.0),
+        gumbel=jnp.where(noisy, choice_noise, 0.0),
       )
 
     # Off the beaten track: the first plies of a game follow the network's
     # prior, flattened by the game's own degree, instead of the search.
     exploring = lanes.ply < lanes.opening
     flat = jnp.where(legal, lanes.sharpness[:, None] * logits, -jnp.inf)
-    flat_choice = jnp.argmax(flat + noise.choice, axis=-1)
+    flat_choice = jnp.argmax(flat + choice_noise, axis=-1)
     action = jnp.where(exploring, flat_choice, found.action)
 
     value = found.search_tree.summary().value
@@ -511,7 +518,7 @@ def self_play(
     rewards = jax.vmap(game.reward)(after)
     done = over | gives_up
     row = Row(
-      Position(small, found.action_weights, value),
+      Position(small, *likeliest(found.action_weights), value),
       player,
       jnp.where(gives_up, -1.0, of_player(rewards, player)),
       done,
@@ -527,20 +534,21 @@ def self_play(
       over & lanes.audit & lost_hope,
     )
     play_on = lanes._replace(state=after, ply=lanes.ply + 1, lowest=lowest)
-    lanes = select(done, start_lanes(config, fresh, noise.start), play_on)
+    lanes = select(done, start_lanes(config, fresh, start_noise), play_on)
     return lanes, (row, ended)
 
-  lanes, (rows, ended) = jax.lax.scan(play_ply, lanes, noise)
+  per_ply = (noise.root, noise.choice, noise.start)
+  lanes, (rows, ended) = jax.lax.scan(play_ply, lanes, per_ply)
   rows, ended = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (rows, ended))
   return lanes, rows, ended
 
 
 def start_lanes(config: Config, fresh: GameState, uniform: Array) -> Lane:
-  """New games for lanes [L], from numbers [L, 3] in [0, 1)."""
+  """New games for lanes [L]: states [L], and numbers [L, 3] in [0, 1)."""
   lanes = uniform.shape[0]
   opening = jnp.floor(uniform[:, 0] * (config.opening_plies + 1))
   return Lane(
-    jax.tree.map(lambda x: jnp.broadcast_to(x, (lanes, *x.shape)), fresh),
+    fresh,
     jnp.zeros(lanes, jnp.int32),
     opening.astype(jnp.int32),
     # Cubed: only a small exponent makes a prior flat that is sure of itself.
@@ -548,6 +556,26 @@ def start_lanes(config: Config, fresh: GameState, uniform: Array) -> Lane:
     uniform[:, 2] < config.resign_audit,
     jnp.ones((lanes, 2)),
   )
+
+
+def likeliest(policy: Array) -> tuple[Array, Array]:
+  """Keeps the likeliest moves of a policy [..., A], and their shares of 1.
+
+  Returns the moves and the shares [..., K]; of few moves all shares, and no
+  moves [..., 0].
+  """
+  if policy.shape[-1] <= MOST_MOVES:
+    return jnp.zeros((*policy.shape[:-1], 0), jnp.int32), policy
+  shares, moves = jax.lax.top_k(policy, MOST_MOVES)
+  return moves, shares / jnp.sum(shares, axis=-1, keepdims=True)
+
+
+def spread(moves: Array, shares: Array, num_actions: int) -> Array:
+  """The policy [B, A] of what `likeliest` kept of it."""
+  if not moves.shape[-1]:
+    return shares
+  batch = jnp.arange(moves.shape[0])[:, None]
+  return jnp.zeros((moves.shape[0], num_actions)).at[batch, moves].set(shares)
 
 
 def take(tree: Any, which: Any) -> Any:
@@ -613,9 +641,8 @@ def make_loss(game: games.Game, net: hk.TransformedWithState):
     legal = jax.vmap(game.legal_mask)(position.state)
     # Every position is seen through a symmetry of the board drawn for it.
     which = jax.random.randint(key, weight.shape, 0, len(game.symmetries))
-    observation, policy, legal = see(
-      game, which, (observation, position.policy, legal)
-    )
+    policy = spread(position.moves, position.policy, game.num_actions)
+    observation, policy, legal = see(game, which, (observation, policy, legal))
     (logits, value), net_state = net.apply(
       params, net_state, None, observation, True
     )
@@ -667,13 +694,16 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
 
 def init(config: Config, game: games.Game, net, key: types.Key) -> State:
   """A network that knows nothing, games at their start, empty rings."""
-  net_key, lane_key = jax.random.split(key)
-  fresh = game.init(jax.random.key(0))
-  observation = game.observe(fresh)[None]
-  params, net_state = net.init(net_key, observation, True)
+  net_key, lane_key, game_key = jax.random.split(key, 3)
+  fresh = jax.vmap(game.init)(jax.random.split(game_key, config.lanes))
+  one = take(fresh, 0)
+  params, net_state = net.init(net_key, game.observe(one)[None], True)
   uniform = jax.random.uniform(lane_key, (config.lanes, 3))
-  policy = jnp.zeros(game.num_actions)
-  position = Position(game.compact(fresh), policy, jnp.zeros(()))
+  position = Position(
+    game.compact(one),
+    *likeliest(jnp.zeros(game.num_actions)),
+    jnp.zeros(()),
+  )
   row = Row(
     position,
     jnp.zeros((), jnp.int32),
@@ -684,17 +714,17 @@ def init(config: Config, game: games.Game, net, key: types.Key) -> State:
   )
   ring = replay.init(position, config.window // config.lanes)
 
-  def spread(tree: Any, *shape: int) -> Any:
+  def copies(tree: Any, *shape: int) -> Any:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *x.shape)), tree)
 
   return State(
     training.init_state(params, net_state, make_optimizer(config)),
     params,
     start_lanes(config, fresh, uniform),
-    spread(row, config.lanes, game.max_plies),
-    spread(ring, config.lanes),
+    copies(row, config.lanes, game.max_plies),
+    copies(ring, config.lanes),
     -jnp.ones(()),
-    spread((params, net_state), len(EARLIER)),
+    copies((params, net_state), len(EARLIER)),
     jnp.zeros((), jnp.int32),
   )
 

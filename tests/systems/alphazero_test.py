@@ -44,7 +44,10 @@ def run_of(num_devices):
 def rows(value, player, reward, done, off_policy):
   n = len(value)
   position = alphazero.Position(
-    jnp.zeros(n), jnp.zeros((n, 2)), jnp.array(value, jnp.float32)
+    jnp.zeros(n),
+    jnp.zeros((n, 0), jnp.int32),
+    jnp.zeros((n, 2)),
+    jnp.array(value, jnp.float32),
   )
   return alphazero.Row(
     position,
@@ -54,6 +57,24 @@ def rows(value, player, reward, done, off_policy):
     jnp.array(off_policy, bool),
     jnp.zeros(n, bool),
   )
+
+
+def test_a_policy_keeps_its_likeliest_moves():
+  few = jax.nn.softmax(jax.random.normal(jax.random.key(0), (3, 64)))
+  np.testing.assert_array_equal(
+    alphazero.spread(*alphazero.likeliest(few), 64), few
+  )
+  visits = jnp.zeros((2, 200)).at[:, 60:110].set(jnp.arange(1.0, 51.0)[None])
+  policy = visits / jnp.sum(visits, axis=-1, keepdims=True)
+  moves, shares = alphazero.likeliest(policy)
+  assert moves.shape == shares.shape == (2, 64)
+  np.testing.assert_allclose(
+    alphazero.spread(moves, shares, 200), policy, rtol=1e-6
+  )
+  broad = jnp.full((1, 128), 1 / 128)
+  kept = alphazero.spread(*alphazero.likeliest(broad), 128)
+  assert (np.asarray(kept) > 0).sum() == 64
+  assert float(kept.sum()) == pytest.approx(1)
 
 
 def test_results_flow_back_with_the_sign_of_the_mover():
