@@ -768,7 +768,8 @@ def make_step(config: Config, game: games.Game, net, mesh) -> types.StepFn:
         (rings.size > 0)[:, None].astype(jnp.float32), uniform.shape
       )
       flat = jax.tree.map(
-        lambda x: x.reshape(-1, *x.shape[2:]), (positions, weight)
+        lambda x: x.reshape(config.batch_size, *x.shape[2:]),
+        (positions, weight),
       )
       train, metrics = update(train, flat, learn_key)
       average = optax.incremental_update(
