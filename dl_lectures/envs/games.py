@@ -39,8 +39,15 @@ from dl_lectures.types import Array, Key, UsageError
 
 State = Any  # a pytree of the game's own
 
-# Each a module of this package.
-OURS = ('connect_four', 'go', 'tic_tac_toe')
+# By name, the modules of this package that have them.
+OURS = {
+  'chess': 'chess',
+  'chess_kqk': 'chess_endgames',
+  'chess_krk': 'chess_endgames',
+  'connect_four': 'connect_four',
+  'go': 'go',
+  'tic_tac_toe': 'tic_tac_toe',
+}
 
 
 class Symmetry(NamedTuple):
@@ -192,20 +199,23 @@ def _make(name: str, board_size: int | None) -> Game:
     from dl_lectures.envs import pgx_games
 
     return pgx_games.make(name, board_size)
-  module: Any = importlib.import_module(f'dl_lectures.envs.{name}')
+  module: Any = importlib.import_module(f'dl_lectures.envs.{OURS[name]}')
   if name == 'go':
     return module.make() if board_size is None else module.make(board_size)
   if board_size is not None:
     raise UsageError(f'{name} has one board only: leave out board_size')
-  return module.GAME
+  return module.GAME if name == OURS[name] else module.make(name)
 
 
-def play_moves(game: Game, moves: Iterable[str]) -> State:
-  """Plays named moves from the start and returns the state reached (host).
+def play_moves(
+  game: Game, moves: Iterable[str], start: State | None = None
+) -> State:
+  """Plays named moves and returns the state reached (host).
 
   Args:
     game: any game whose start is not random.
     moves: names of actions, as `game.parse_action` takes them.
+    start: the state to begin with; the game's own start unless told.
 
   Raises:
     UsageError: a name that is none, a move that is illegal, or one after the
@@ -227,7 +237,9 @@ def play_moves(game: Game, moves: Iterable[str]) -> State:
   # One length whatever the number of moves, so that this compiles once.
   padded = np.full(max(game.max_plies, len(actions)), -1, np.int32)
   padded[: len(actions)] = actions
-  state, played = _replay(game, padded)
+  if start is None:
+    start = game.init(jax.random.key(0))
+  state, played = _replay(game, start, padded)
   played = int(played)
   if played == len(actions):
     return state
@@ -244,7 +256,7 @@ def play_moves(game: Game, moves: Iterable[str]) -> State:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _replay(game: Game, actions: Array) -> tuple[State, Array]:
+def _replay(game: Game, start: State, actions: Array) -> tuple[State, Array]:
   """Plays until the first action that is illegal; -1 ends the sequence."""
 
   def play(carry, action):
@@ -254,6 +266,6 @@ def _replay(game: Game, actions: Array) -> tuple[State, Array]:
     state = jax.tree.map(lambda a, b: jnp.where(going, a, b), after, state)
     return (state, played + going, going), None
 
-  start = (game.init(jax.random.key(0)), jnp.int32(0), jnp.bool_(True))
-  (state, played, _), _ = jax.lax.scan(play, start, actions)
+  carry = (start, jnp.int32(0), jnp.bool_(True))
+  (state, played, _), _ = jax.lax.scan(play, carry, actions)
   return state, played

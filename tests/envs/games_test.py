@@ -298,7 +298,7 @@ def test_make_returns_the_same_object_for_the_same_name():
   [
     ('connect4', None, ("'connect4'", "'connect_four'", 'tic_tac_toe')),
     ('pgx_ches', None, ("'pgx_ches'", "'pgx_chess'")),
-    ('zzz', None, ("unknown game 'zzz'; possible: connect_four",)),
+    ('zzz', None, ("unknown game 'zzz'; possible: chess, ",)),
     ('connect_four', 8, ('connect_four', 'board_size')),
     ('pgx_hex', 8, ('pgx_hex', 'board_size')),
     ('go', 26, ('go', '26', '2 to 25')),

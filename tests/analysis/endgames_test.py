@@ -1,0 +1,114 @@
+"""The solved endgames: known counts, python-chess, and games by them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dl_lectures.analysis import endgames
+from dl_lectures.envs import chess_endgames
+
+
+@functools.cache
+def solved(name):
+  return endgames.solve(name)
+
+
+# Legal positions with White and with Black to move, and the longest mate of
+# each endgame in moves: as every table of them since Thompson's has it.
+@pytest.mark.parametrize(
+  ('name', 'counts', 'moves'),
+  [
+    ('chess_kqk', (144_508, 223_944), 10),
+    ('chess_krk', (175_168, 223_944), 16),
+  ],
+)
+def test_counts_and_longest_mates(name, counts, moves):
+  found = solved(name)
+  assert found.counts == counts
+  white = found.plies[0][found.legal[0]]
+  # White to move wins all of them.
+  assert white.max() == 2 * moves - 1
+  black = found.plies[1][found.legal[1]]
+  assert black[black < endgames.NEVER].max() == 2 * moves
+  # Black takes the piece, or is stalemated.
+  assert (black == endgames.NEVER).any()
+
+
+@pytest.mark.parametrize('name', list(chess_endgames.PIECES))
+def test_each_position_is_worth_what_follows_it(name):
+  chess = pytest.importorskip('chess')
+  piece = chess.QUEEN if name == 'chess_kqk' else chess.ROOK
+  found = solved(name)
+  plies = found.plies.reshape(2, -1)
+  row_of = jax.jit(endgames.row_of)
+
+  def value(board):
+    men = board.pieces(piece, chess.WHITE)
+    if not men:
+      return endgames.NEVER
+    # python-chess counts from a1, we from a8.
+    squares = [board.king(chess.WHITE), *men, board.king(chess.BLACK)]
+    squares = np.array([square ^ 56 for square in squares])
+    return plies[int(board.turn == chess.BLACK), int(row_of(squares))]
+
+  draw = np.random.default_rng(0)
+  seen = 0
+  while seen < 60:
+    wk, man, bk = draw.choice(64, 3, replace=False)
+    board = chess.Board(None)
+    board.set_piece_at(wk, chess.Piece(chess.KING, chess.WHITE))
+    board.set_piece_at(man, chess.Piece(piece, chess.WHITE))
+    board.set_piece_at(bk, chess.Piece(chess.KING, chess.BLACK))
+    board.turn = bool(draw.integers(2))
+    if not board.is_valid():
+      continue
+    seen += 1
+    after = []
+    for move in board.legal_moves:
+      board.push(move)
+      after.append(value(board))
+      board.pop()
+    if board.is_checkmate():
+      expected = 0
+    elif board.is_stalemate():
+      expected = endgames.NEVER
+    else:
+      expected = 1 + (min if board.turn == chess.WHITE else max)(after)
+    assert value(board) == min(expected, endgames.NEVER)
+
+
+def test_the_perfect_player_mates_in_time_and_a_random_one_does_not():
+  found = solved('chess_krk')
+  game = chess_endgames.make('chess_krk')
+  legal_mask = jax.jit(jax.vmap(game.legal_mask))
+  step = jax.jit(jax.vmap(game.step, (None, 0)))
+
+  def perfect(states):
+    actions = []
+    for i in range(len(states.ply)):
+      state = jax.tree.map(lambda x, i=i: x[i], states)
+      moves = np.flatnonzero(jax.jit(game.legal_mask)(state))
+      if not len(moves):  # the game is over
+        actions.append(0)
+        continue
+      after = step(state, jnp.asarray(np.resize(moves, 24)))
+      plies = endgames.plies_to_mate(found, after)
+      actions.append(moves[np.argmin(plies) % len(moves)])
+    return np.array(actions)
+
+  best = endgames.judge(found, perfect, jax.random.key(1), 6)
+  assert (best.games, best.won, best.spoiled) == (6, 1.0, 0.0)
+  assert best.plies == best.best_plies
+
+  draw = np.random.default_rng(0)
+
+  def random(states):
+    mask = np.asarray(legal_mask(states)) + 1e-9
+    return (np.log(mask) + draw.gumbel(size=mask.shape)).argmax(1)
+
+  worst = endgames.judge(found, random, jax.random.key(1), 24)
+  assert worst.won < 0.2
+  assert worst.spoiled > 0.5
