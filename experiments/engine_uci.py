@@ -204,8 +204,8 @@ class Engine:
 def centipawns(value: float) -> int:
   """A value in [-1, 1] on the scale that hosts expect.
 
-  >>> centipawns(0.0), centipawns(0.5), centipawns(-1.0)
-  (0, 111, -12800)
+  >>> centipawns(0.0), centipawns(0.5), centipawns(-0.5)
+  (0, 111, -111)
   """
   cp = 111.7 * math.tan(1.5620688 * min(max(value, -1.0), 1.0))
   return round(min(max(cp, -12800), 12800))

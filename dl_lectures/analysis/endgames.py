@@ -14,15 +14,22 @@ triangle a8-d8-d5. The others are their images in the symmetries of the square.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dl_lectures.analysis import move_quality, strength
 from dl_lectures.envs import chess, chess_endgames, games
-from dl_lectures.types import Array, Claim, Key, at_least, at_most
+from dl_lectures.ops import ratings
+from dl_lectures.types import Array, Claim, Key, at_least
+
+# Of won positions, what share 200 simulations of a trained player are to win.
+BARS = {'chess_kqk': 0.99, 'chess_krk': 0.95}
+
+Choose = Callable[[Any], np.ndarray]  # states [B] -> actions [B]
 
 NEVER = 1 << 14  # plies to a mate that never comes
 _MOST_MOVES = 35  # of a king, 8, and a queen, 27
@@ -56,15 +63,15 @@ class Verdict(NamedTuple):
 
   Attributes:
     games: the number played, all won at their beginning.
-    won: the share that was mate in the end.
-    spoiled: the share in which a move of the player gave the win away.
+    won: how many were mate in the end.
+    spoiled: in how many a move of the player gave the win away.
     plies: of the games won, the mean length.
     best_plies: the mean length of the same with best play.
   """
 
   games: int
-  won: float
-  spoiled: float
+  won: int
+  spoiled: int
   plies: float
   best_plies: float
 
@@ -125,8 +132,9 @@ def _look(piece: int, squares: Array, black_moves: Array):
   return jax.lax.map(one, squares, batch_size=256)
 
 
+@functools.cache
 def solve(name: str) -> Endgame:
-  """Solves an endgame; half a minute on one core.
+  """Solves an endgame; ten seconds on one core, once.
 
   Args:
     name: one of `chess_endgames.PIECES`.
@@ -203,7 +211,7 @@ def _locate(states: chess.State):
 
 def judge(
   endgame: Endgame,
-  choose: Callable[[Any], np.ndarray],
+  choose: Choose,
   key: Key,
   num_games: int,
 ) -> Verdict:
@@ -238,8 +246,8 @@ def judge(
   mated = np.asarray(jax.vmap(game.reward)(states))[:, 0] > 0
   return Verdict(
     games=len(won),
-    won=float(mated.mean()),
-    spoiled=float(spoiled.mean()),
+    won=int(mated.sum()),
+    spoiled=int(spoiled.sum()),
     plies=float(length[mated].mean()) if mated.any() else float('nan'),
     best_plies=float(best[mated].mean()) if mated.any() else float('nan'),
   )
@@ -273,24 +281,90 @@ def _replies(game: games.Game, states: Any):
   return jax.vmap(one)(states)
 
 
+def examine(
+  name: str, players: Mapping[int, Choose], every: int = 1
+) -> dict[str, move_quality.Quality]:
+  """Judges players by their number of simulations.
+
+  Args:
+    name: of the endgame.
+    players: states [B] -> actions [B], by their number of simulations.
+    every: of 400 games one in so many is played.
+
+  Returns:
+    'won/200' and the like -> the share of games won; 'kept/200' -> the share in
+    which the win was never given away.
+  """
+  found = {}
+  for num_simulations, choose in players.items():
+    verdict = judge(solve(name), choose, jax.random.key(0), 400 // every)
+    for what, number in (
+      ('won', verdict.won),
+      ('kept', verdict.games - verdict.spoiled),
+    ):
+      low, high = ratings.wilson_interval(number, verdict.games)
+      found[f'{what}/{num_simulations}'] = move_quality.Quality(
+        number / verdict.games, low, high, verdict.games
+      )
+  return found
+
+
 def claims(
-  name: str, verdict: Verdict, untrained: Verdict, bar: float
+  name: str,
+  found: Mapping[str, move_quality.Quality],
+  untrained: Mapping[str, move_quality.Quality],
+  opening_prior: np.ndarray,
 ) -> list[Claim]:
-  """The judge's verdict beside that of the untrained network's search."""
-  what = f'{name}, won positions against the perfect defender'
+  """What `examine` found, beside the same search with an untrained network."""
+  del opening_prior  # the games have no opening
+  made = []
+  for what, bar in (('won', BARS[name]), ('kept', 0.99)):
+    most = max(int(key.split('/')[1]) for key in found)
+    quality = found[f'{what}/{most}']
+    made.append(
+      at_least(
+        {
+          'won': f'won positions won, {most} simulations',
+          'kept': f'wins never given away, {most} simulations',
+        }[what],
+        quality.kept,
+        bar,
+        interval=(quality.low, quality.high),
+        baseline=untrained[f'{what}/{most}'].kept,
+        baseline_name='the same search, untrained network',
+      )
+    )
+  return made
+
+
+def panels(
+  name: str,
+  records: Sequence[Mapping[str, Any]],
+  found: Mapping[str, move_quality.Quality],
+  untrained: Mapping[str, move_quality.Quality],
+) -> list[strength.Panel]:
+  """How the share of wins grew in training, and with search.
+
+  Args:
+    name: of the endgame.
+    records: the run's metrics: 'seconds', and at times the names that `examine`
+      gives.
+    found: of the trained player.
+    untrained: of the same with the network it began with.
+  """
+  searches = sorted({int(key.split('/')[1]) for key in found})
+  judged = [r for r in records if f'won/{searches[0]}' in r]
+  seconds = [r['seconds'] for r in judged]
+  players = {n: f'{n} simulations' if n else 'raw network' for n in searches}
+  most = searches[-1]
   return [
-    at_least(
-      f'{what}: won',
-      verdict.won,
-      bar,
-      baseline=untrained.won,
-      baseline_name='the same search, untrained network',
+    strength.accuracy_over_training(
+      f'{name}: won against the perfect defender',
+      seconds,
+      {players[n]: [r[f'won/{n}'] for r in judged] for n in searches},
+      {f'untrained, {most} simulations': untrained[f'won/{most}'].kept},
     ),
-    at_most(
-      f'{what}: a win given away',
-      verdict.spoiled,
-      0.01,
-      baseline=untrained.spoiled,
-      baseline_name='the same search, untrained network',
+    strength.quality_by_search(
+      searches, {'won': [found[f'won/{n}'] for n in searches]}
     ),
   ]

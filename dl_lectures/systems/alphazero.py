@@ -47,8 +47,8 @@ import numpy as np
 import optax
 
 from dl_lectures import nets, search, training, types
-from dl_lectures.analysis import matches, move_quality, strength
-from dl_lectures.envs import games
+from dl_lectures.analysis import endgames, matches, move_quality, strength
+from dl_lectures.envs import chess_endgames, games
 from dl_lectures.training import checkpoint, replay, report, sharding
 
 P = jax.sharding.PartitionSpec
@@ -103,7 +103,7 @@ class Config:
   averaging: float = 0.99  # of the parameters that play; AZ: 0
   num_steps: int = 600  # self-play and learning phases; AZ: 700k updates
   judged: tuple[int, ...] = (0, 16, 64, 256)  # simulations a move in judgement
-  rating_games: int = 48  # of each pair that is rated, half begun by each
+  rating_games: int = 48  # of each pair that is rated; 0: nobody is rated
 
   def __post_init__(self):
     """Refuses what cannot be, in one line."""
@@ -843,15 +843,46 @@ def opening_prior(game: games.Game, players: Players, weights: Weights):
   return players[0](weights, start).prior[0]
 
 
-def judge(
-  players: Players, weights: Weights, every: int = 1
-) -> dict[str, move_quality.Quality]:
-  """What the exact solver of Connect Four says of the players' moves."""
+class Judge(NamedTuple):
+  """Who knows exactly which moves of a game are good.
 
-  def choose(player, states: GameState) -> np.ndarray:
+  Attributes:
+    examine: (players by their simulations, every) -> findings by name; only
+      one position in `every` is looked at.
+    claims: (findings, the untrained player's, the opening prior) -> claims.
+    panels: (records of the run, findings, the untrained player's) -> pictures.
+  """
+
+  examine: Callable[..., Mapping[str, move_quality.Quality]]
+  claims: Callable[..., list[types.Claim]]
+  panels: Callable[..., list[strength.Panel]]
+
+
+def judge_of(game: games.Game) -> Judge | None:
+  """The exact judge of a game, where there is one."""
+  if game.name == 'connect_four':
+    return Judge(move_quality.judge, move_quality.claims, move_quality.panels)
+  if game.name in chess_endgames.PIECES:
+    return Judge(
+      functools.partial(endgames.examine, game.name),
+      functools.partial(endgames.claims, game.name),
+      functools.partial(endgames.panels, game.name),
+    )
+  return None
+
+
+def judge(
+  game: games.Game, players: Players, weights: Weights, every: int = 1
+) -> Mapping[str, move_quality.Quality]:
+  """What the exact judge of a game, if there is one, says of the players."""
+  found = judge_of(game)
+  if found is None:
+    return {}
+
+  def choose(player: Player, states: GameState) -> np.ndarray:
     return np.asarray(think_of_all(player, weights, states).action)
 
-  return move_quality.judge(
+  return found.examine(
     {n: functools.partial(choose, p) for n, p in players.items()}, every
   )
 
@@ -886,15 +917,17 @@ def train(
   players = {n: think(config, game, net, n) for n in (0, *config.judged)}
   milestones = {int(x * config.num_steps) for x in MILESTONES}
 
-  def look_at_opening(step: int, state: State) -> types.Metrics:
+  def look_at_opening(step: int, state: State) -> types.Metrics | None:
     del step
+    if game.num_actions > MOST_MOVES:
+      return None
     prior = opening_prior(game, players, playing(state))
     return {'opening_prior': prior}
 
   def look_at_moves(step: int, state: State) -> Any:
-    if step not in milestones or game.name != 'connect_four':
+    if step not in milestones:
       return None
-    found = judge(players, playing(state), every=4)
+    found = judge(game, players, playing(state), every=4)
     return {name: quality.kept for name, quality in found.items()}
 
   whole: Any = sharding.replicated(mesh)
@@ -938,29 +971,33 @@ def conclude(
   """Rates and judges the player at the end of its run, and reports."""
   start = time.monotonic()
   weights = playing(result.state)
-  standings = rate(config, game, players, result.state)
   panels, claims = [], []
   metrics = dict(result.metrics)
   records = [] if workdir is None else training.logging.read(workdir)
   prior = np.asarray(opening_prior(game, players, weights))
-  if game.name == 'connect_four':
-    found = judge(players, weights)
-    untrained = judge(players, take(on_one_device(result.state.earlier), 0))
+  exact = judge_of(game)
+  if exact is not None:
+    beginner = take(on_one_device(result.state.earlier), 0)
+    found, untrained = (judge(game, players, w) for w in (weights, beginner))
     metrics |= {name: quality.kept for name, quality in found.items()}
-    claims += move_quality.claims(found, untrained, prior)
-    panels += move_quality.panels(records, found, untrained)
-  panels += [strength.elo(standings)]
-  rated = ('raw network', standings[-1].name)
-  claims += strength.claims(standings, rated, standings[1].name)
-  page = strength.figure(panels)
-  report.save_figure(page, workdir, 'alphazero')
+    claims += exact.claims(found, untrained, prior)
+    panels += exact.panels(records, found, untrained)
+  if config.rating_games:
+    standings = rate(config, game, players, result.state)
+    rated = ('raw network', standings[-1].name)
+    claims += strength.claims(standings, rated, standings[1].name)
+    panels += [strength.elo(standings)]
+  if panels:
+    report.save_figure(strength.figure(panels), workdir, 'alphazero')
   report.write(
     workdir,
     title=f'AlphaZero learns {game.name}',
     config=config,
     claims=claims,
     metrics=metrics,
-    figures={'alphazero': 'From the rules alone, by self-play.'},
+    figures={'alphazero': 'From the rules alone, by self-play.'}
+    if panels
+    else {},
     minutes=(result.seconds + time.monotonic() - start) / 60,
   )
   return metrics

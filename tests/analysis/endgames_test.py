@@ -1,7 +1,5 @@
 """The solved endgames: known counts, python-chess, and games by them."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +7,6 @@ import pytest
 
 from dl_lectures.analysis import endgames
 from dl_lectures.envs import chess_endgames
-
-
-@functools.cache
-def solved(name):
-  return endgames.solve(name)
 
 
 # Legal positions with White and with Black to move, and the longest mate of
@@ -26,7 +19,7 @@ def solved(name):
   ],
 )
 def test_counts_and_longest_mates(name, counts, moves):
-  found = solved(name)
+  found = endgames.solve(name)
   assert found.counts == counts
   white = found.plies[0][found.legal[0]]
   # White to move wins all of them.
@@ -41,7 +34,7 @@ def test_counts_and_longest_mates(name, counts, moves):
 def test_each_position_is_worth_what_follows_it(name):
   chess = pytest.importorskip('chess')
   piece = chess.QUEEN if name == 'chess_kqk' else chess.ROOK
-  found = solved(name)
+  found = endgames.solve(name)
   plies = found.plies.reshape(2, -1)
   row_of = jax.jit(endgames.row_of)
 
@@ -81,7 +74,7 @@ def test_each_position_is_worth_what_follows_it(name):
 
 
 def test_the_perfect_player_mates_in_time_and_a_random_one_does_not():
-  found = solved('chess_krk')
+  found = endgames.solve('chess_krk')
   game = chess_endgames.make('chess_krk')
   legal_mask = jax.jit(jax.vmap(game.legal_mask))
   step = jax.jit(jax.vmap(game.step, (None, 0)))
@@ -100,7 +93,7 @@ def test_the_perfect_player_mates_in_time_and_a_random_one_does_not():
     return np.array(actions)
 
   best = endgames.judge(found, perfect, jax.random.key(1), 6)
-  assert (best.games, best.won, best.spoiled) == (6, 1.0, 0.0)
+  assert (best.games, best.won, best.spoiled) == (6, 6, 0)
   assert best.plies == best.best_plies
 
   draw = np.random.default_rng(0)
@@ -110,5 +103,18 @@ def test_the_perfect_player_mates_in_time_and_a_random_one_does_not():
     return (np.log(mask) + draw.gumbel(size=mask.shape)).argmax(1)
 
   worst = endgames.judge(found, random, jax.random.key(1), 24)
-  assert worst.won < 0.2
-  assert worst.spoiled > 0.5
+  assert worst.won < 5
+  assert worst.spoiled > 12
+
+
+def test_what_is_claimed_is_what_was_found():
+  found = endgames.examine(
+    'chess_krk', {0: lambda states: np.zeros(len(states.ply), int)}, every=100
+  )
+  assert found['won/0'].kept == 0
+  assert found['won/0'].positions == 4
+  quality = found['won/0']
+  good = {'won/0': quality._replace(kept=0.96), 'kept/0': quality}
+  won, kept = endgames.claims('chess_krk', good, found, np.zeros(1))
+  assert (won.value, won.bar, won.met, won.baseline) == (0.96, 0.95, True, 0)
+  assert (kept.met, kept.baseline) == (False, found['kept/0'].kept)
