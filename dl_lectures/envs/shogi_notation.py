@@ -8,7 +8,7 @@ a-i from White's side, whoever moves.
 >>> sfen(state)
 'lnsgkgsnl/1r5b1/pppppp1pp/6p2/9/2P6/PP1PPPPPP/1B5R1/LNSGKGSNL b - 3'
 >>> [usi(move, 0) for move in legal_actions(state)][:3]
-['9i9h', '1i1h', '8h2b']
+['7f7e', '9g9f', '8g8f']
 
 Source: "The Universal Shogi Interface" (T. Romstad, 2007) for SFEN and moves;
 "CSA standard kifu file format" (Computer Shogi Association) for records.
@@ -134,7 +134,7 @@ def _hands(text: str) -> np.ndarray:
   hands = np.zeros((2, len(shogi.HAND)), int)
   if text == '-':
     return hands
-  if not re.fullmatch(r'(?:[1-9]?[0-9]?[PLNSBRGplnsbrg])+', text):
+  if not re.fullmatch(r'(?:(?:[1-9][0-9]?)?[PLNSBRGplnsbrg])+', text):
     raise UsageError(
       f'SFEN hands {text!r}; possible: - or counts and pieces, as 2P3g'
     )
