@@ -46,6 +46,7 @@ OURS = {
   'chess_krk': 'chess_endgames',
   'connect_four': 'connect_four',
   'go': 'go',
+  'shogi': 'shogi',
   'tic_tac_toe': 'tic_tac_toe',
 }
 
