@@ -61,6 +61,8 @@ Weights = tuple[hk.Params, hk.MutableState]
 # when its moves are judged.
 EARLIER = (0.0, 0.03, 0.1, 0.3)
 MILESTONES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+# The one first move that wins, by game and board, where that is known.
+BEST_OPENINGS = {('go', 5): 12}
 # Of a target policy so many moves are kept, the likeliest.
 MOST_MOVES = 64
 
@@ -982,6 +984,9 @@ def conclude(
     metrics |= {name: quality.kept for name, quality in found.items()}
     claims += exact.claims(found, untrained, prior)
     panels += exact.panels(records, found, untrained)
+  best = BEST_OPENINGS.get((game.name, game.observation_shape[0]))
+  if best is not None:
+    claims += opening_claims(game, players, weights, best)
   if config.rating_games:
     standings = rate(config, game, players, result.state)
     rated = ('raw network', standings[-1].name)
@@ -1001,6 +1006,37 @@ def conclude(
     minutes=(result.seconds + time.monotonic() - start) / 60,
   )
   return metrics
+
+
+def opening_claims(
+  game: games.Game, players: Players, weights: Weights, best: int
+) -> list[types.Claim]:
+  """Whether the search finds the first move that wins, and knows that it wins.
+
+  5x5 Go is solved: Black, who begins in the centre, owns the whole board (van
+  der Werf, van den Herik and Uiterwijk, "Solving Go on small boards", ICGA
+  Journal 2003).
+  """
+  most = max(players)
+  start = take(game.init(jax.random.key(0)), None)
+  thought = jax.device_get(players[most](weights, start))
+  visits = thought.visits[0]
+  return [
+    types.at_least(
+      f'visits of the one winning first move, {named(most)}',
+      float(visits[best] / visits.sum()),
+      0.9,
+      baseline=1 / game.num_actions,
+      baseline_name='uniform',
+    ),
+    types.at_least(
+      f'value of the empty board, {named(most)} (1: certain win)',
+      float(thought.value[0]),
+      0.9,
+      baseline=0.0,
+      baseline_name='an untrained network',
+    ),
+  ]
 
 
 def rate(
