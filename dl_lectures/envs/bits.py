@@ -12,8 +12,9 @@ operation:
 &, | and ~ are intersection, union and complement. Nothing here is batched:
 `jax.vmap` does that.
 
-Source: fills in O(log n) are Kogge-Stone's parallel prefix (IEEE Trans. Comp.
-C-22, 1973), as the Chess Programming Wiki describes them for sliding pieces.
+Source: rays in three doublings are Kogge-Stone's parallel prefix (IEEE Trans.
+Comp. C-22, 1973), as the Chess Programming Wiki describes them for sliding
+pieces.
 """
 
 from collections.abc import Sequence
@@ -143,63 +144,95 @@ def shift(words: Array, by: np.ndarray, bits: int = 32) -> Array:
     by: [D] int, constants.
     bits: bits in use of a word.
   """
-  num_words, by = words.shape[0], np.asarray(by)
+  return jnp.stack(_shift(list(words), np.asarray(by), bits))
+
+
+# Word by word, and joined at the end: where words were rows of one array, an
+# element would depend on its neighbour at every shift, and XLA:CPU computes
+# what is shared once for each that depends on it.
+
+
+def _shift(words: list[Array], by: np.ndarray, bits: int) -> list[Array]:
+  return [_word(words, by - word * bits, bits) for word in range(len(words))]
+
+
+def _word(words: list[Array], by: np.ndarray, bits: int) -> Array:
+  """Returns the first word after a shift that may bring any other into it."""
   total = None
-  for carry in range(1 - num_words, num_words):
-    # What word w takes from word w - carry. Constants [W, D]; amounts stay
-    # within 0 ... 31, where the machine's own shift needs no guard.
-    word = np.arange(num_words)[:, None]
-    here = (word - carry >= 0) & (word - carry < num_words)
-    up = by[None] - carry * bits
+  for number, word in enumerate(words):
+    up = by + number * bits
     for left in (True, False):
+      # Amounts stay within 0 ... 31, where the machine's own shift needs no
+      # guard.
       amount = up if left else -up
-      used = here & (amount < bits) & (amount >= 0 if left else amount > 0)
+      used = (amount < bits) & (amount >= 0 if left else amount > 0)
       if not used.any():
         continue
-      shape = (num_words, *(1,) * (words.ndim - 2), len(by))
+      shape = (*(1,) * (word.ndim - 1), len(by))
       amount = np.where(used, amount, 0).astype(np.uint32).reshape(shape)
-      source = jnp.roll(words, carry, axis=0) if carry else words
-      moved = source << amount if left else source >> amount
+      moved = word << amount if left else word >> amount
       if not used.all():
         moved &= np.where(used, _ALL, np.uint32(0)).reshape(shape)
       total = moved if total is None else total | moved
   if total is None:
-    raise ValueError(f'a shift by {by} leaves every word')
-  if bits < 32:
-    total &= np.uint32((1 << bits) - 1)
-  return total
+    return jnp.zeros((*words[0].shape[:-1], len(by)), jnp.uint32)
+  return total & np.uint32((1 << bits) - 1) if bits < 32 else total
 
 
 def steps(words: Array, ways: Directions) -> Array:
   """Moves each set one step: [W, ..., 1 or D] -> [W, ..., D]."""
-  return shift(words, ways.by, ways.bits) & _aligned(ways.onto, words.ndim)
+  return jnp.stack(_steps(list(words), ways))
 
 
-def fill(words: Array, through: Array, ways: Directions) -> Array:
-  """Adds to each set the squares its members slide over, up to seven each.
+def rays(words: Array, through: Array, ways: Directions) -> Array:
+  """Returns the squares that sliders attack, up to eight away.
 
   Args:
     words: [W, ..., 1 or D] where the sliders stand.
-    through: [W, ..., 1 or D] squares that do not stop them (`words` need not
-      be among them).
+    through: [W, ..., 1 or D] squares that do not stop them; where they stand
+      themselves need not be among them.
     ways: one direction per set of the last axis.
 
   Returns:
-    [W, ..., D]; a `steps` of it is all that the sliders attack.
+    [W, ..., D], settled: all squares on the way and the one that stops it.
   """
-  through = through & _aligned(ways.onto, through.ndim)
+  filled = list(words)
+  through_it = [
+    word & _aligned(onto, word.ndim)
+    for word, onto in zip(through, ways.onto, strict=True)
+  ]
   for distance in (1, 2, 4):
     by = ways.by * distance
-    words = words | through & shift(words, by, ways.bits)
+    reached = _shift(filled, by, ways.bits)
+    filled = [
+      old | free & new
+      for old, free, new in zip(filled, through_it, reached, strict=True)
+    ]
     if distance < 4:
-      through &= shift(through, by, ways.bits)
-  return words
+      before = _shift(through_it, by, ways.bits)
+      through_it = [a & b for a, b in zip(through_it, before, strict=True)]
+  return jnp.stack([settle(word) for word in _steps(filled, ways)])
 
 
-def union(words: Array, axis: int = -1) -> Array:
-  """Returns the union of the sets along an axis; also a fusion barrier."""
-  axis %= words.ndim
-  return lax.reduce(words, np.uint32(0), lax.bitwise_or, (axis,))
+def _steps(words: list[Array], ways: Directions) -> list[Array]:
+  return [
+    word & _aligned(onto, word.ndim)
+    for word, onto in zip(
+      _shift(words, ways.by, ways.bits), ways.onto, strict=True
+    )
+  ]
+
+
+def _aligned(onto: np.ndarray, ndim: int) -> np.ndarray:
+  """Returns [D] as [1, ..., D]."""
+  return onto.reshape(*(1,) * (ndim - 1), -1)
+
+
+def union(words: Array, axis: int | tuple[int, ...] = -1) -> Array:
+  """Returns the union of the sets along axes; also a fusion barrier."""
+  axes = (axis,) if isinstance(axis, int) else axis
+  axes = tuple(each % words.ndim for each in axes)
+  return lax.reduce(words, np.uint32(0), lax.bitwise_or, axes)
 
 
 def settle(words: Array) -> Array:
@@ -214,7 +247,3 @@ def settle(words: Array) -> Array:
     *(1,) * words.ndim, 2
   )
   return union(pair)
-
-
-def _aligned(onto: np.ndarray, ndim: int) -> np.ndarray:
-  return onto.reshape(onto.shape[0], *(1,) * (ndim - 2), onto.shape[1])

@@ -125,9 +125,9 @@ class State(NamedTuple):
       its own mover saw it; zeros before the start. The four sets of a board:
       the mover's men, and bits 0, 1, 2 of the codes.
     repeats: [8] uint8, how often each had occurred before.
-    keys: [101, 2] uint32, hashes of the positions since the last capture or
-      pawn move, the one at half-move clock c in row c; rows beyond the clock
-      are stale.
+    keys: [2, 101] uint32, the two halves of the hashes of the positions since
+      the last capture or pawn move, the one at half-move clock c in column c;
+      columns beyond the clock are stale.
     legal: [2, 73] uint32, the legal moves: for each plane the set of squares
       it may be played from. Not emptied when a rule ends the game, only when
       there is no move. None in a compact state.
@@ -179,7 +179,7 @@ def init(key: Key) -> State:
   return State(
     boards=jnp.asarray(boards),
     repeats=jnp.zeros(_HISTORY, jnp.uint8),
-    keys=jnp.zeros((_NO_PROGRESS + 1, 2), jnp.uint32).at[0].set(key_0),
+    keys=jnp.zeros((2, _NO_PROGRESS + 1), jnp.uint32).at[:, 0].set(key_0),
     legal=jnp.asarray(legal),
     castling=castling,
     en_passant=jnp.int32(-1),
@@ -229,7 +229,7 @@ def set_up(
     State(
       boards=jnp.zeros((_HISTORY, 4, 2), jnp.uint32).at[0].set(board),
       repeats=jnp.zeros(_HISTORY, jnp.uint8),
-      keys=jnp.zeros((_NO_PROGRESS + 1, 2), jnp.uint32),
+      keys=jnp.zeros((2, _NO_PROGRESS + 1), jnp.uint32),
       legal=None,
       castling=castling,
       en_passant=double_step,
@@ -325,7 +325,7 @@ def _move(state: State, action: Array) -> tuple[Array, Array, Array, Array]:
   captures = bits.union(theirs & onto) != 0
   double_step = jnp.where(pawn & (plane == _DOUBLE_STEP), source % 8, -1)
   return (
-    _turn(after),
+    bits.settle(_turn(after)),
     jnp.roll(castling, 2),
     double_step,
     pawn | captures,
@@ -358,11 +358,11 @@ def _arrive(state: State) -> State:
   en_passant = jnp.where(moves.passes, state.en_passant, -1)
   key = _hash(board, state.castling, en_passant, state.ply)
   number = np.arange(_NO_PROGRESS + 1)
-  same = jnp.all(state.keys == key[None], axis=-1) & (number < state.clock)
-  repeats = jnp.sum(same)
-  keys = jnp.where((number == state.clock)[:, None], key[None], state.keys)
+  same = (state.keys[0] == key[0]) & (state.keys[1] == key[1])
+  repeats = jnp.sum(same & (number < state.clock))
+  keys = jnp.where((number == state.clock)[None], key[:, None], state.keys)
 
-  stuck = bits.union(bits.union(moves.legal)) == 0
+  stuck = bits.union(moves.legal, axis=(0, 1)) == 0
   ending = jnp.select(
     [
       stuck & moves.check,
@@ -416,10 +416,7 @@ def _moves(board: Array, castling: Array, double_step: Array) -> _Moves:
 
   # Rays from my king, now and after either capture: [2, 3, 8].
   through = jnp.concatenate([empty[:, None], empty_then], axis=1)
-  views = bits.steps(
-    bits.fill(king[:, None, None], through[:, :, None], _QUEEN), _QUEEN
-  )
-  views = bits.settle(views)
+  views = bits.rays(king[:, None, None], through[:, :, None], _QUEEN)
   seen_by = bits.union(views & their_sliders[:, None], axis=0) != 0  # [3, 8]
   view = views[:, 0]
   next_to_king = bits.steps(king[:, None], _QUEEN)
@@ -433,16 +430,14 @@ def _moves(board: Array, castling: Array, double_step: Array) -> _Moves:
   answers = jnp.where(num_checks > 1, np.uint32(0), answers)
 
   # What they attack with my king lifted off: [2, 8], a lane a direction.
-  rays = bits.fill(their_sliders, (empty | king)[:, None], _QUEEN)
+  rays = bits.rays(their_sliders, (empty | king)[:, None], _QUEEN)
   men = (kings & theirs)[:, None] | (pawns & theirs)[:, None] & _lanes(SE, SW)
-  attacks = bits.settle(bits.steps(rays | men, _QUEEN))
-  danger = bits.union(attacks)
+  danger = bits.union(rays | bits.steps(men, _QUEEN))
   danger |= bits.union(bits.steps((knights & theirs)[:, None], _KNIGHT))
 
   # A man of mine is pinned where the king's view meets an attack head-on;
-  # it keeps the moves along that line. `men` do not pin.
-  ray_hits = bits.steps(rays, _QUEEN)
-  pinned = view & mine[:, None] & jnp.roll(ray_hits, 4, axis=1)
+  # it keeps the moves along that line.
+  pinned = view & mine[:, None] & jnp.roll(rays, 4, axis=1)
   free = ~bits.union(pinned)
   free_along = free[:, None] | pinned | jnp.roll(pinned, 4, axis=1)
   free_along = bits.settle(free_along)
@@ -488,7 +483,7 @@ def _moves(board: Array, castling: Array, double_step: Array) -> _Moves:
   return _Moves(
     legal=bits.settle(legal),
     check=num_checks > 0,
-    passes=bits.union(bits.union(passing)) != 0,
+    passes=bits.union(passing, axis=(0, 1)) != 0,
   )
 
 
@@ -576,7 +571,7 @@ def observe(state: State) -> Array:
   weights = np.array([8, 1, 2, 4], np.uint32)
   on = boards[..., None] >> shifts.reshape(1, 1, 1, 32) & np.uint32(1)
   codes = bits.union(on * weights.reshape(1, 4, 1, 1), axis=1)  # [8, 2, 32]
-  there = bits.union(bits.union(boards)) != 0
+  there = bits.union(boards, axis=(1, 2)) != 0
   new = jnp.where(state.repeats == 0, np.uint32(16), np.uint32(32))
   codes |= jnp.where(there, new, 0)[:, None, None]
   codes = bits.settle(codes.reshape(_HISTORY, 64).T)  # [64, 8]
