@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from dl_lectures.nets.convolution import Conv2D, Normalise, apply_norm
-from dl_lectures.types import Array
+from dl_lectures.types import Array, UsageError
 
 # Nearly uniform policies and values near 0: an untrained network then hardly
 # prejudices the first searches, and no two priors tie.
@@ -58,7 +58,9 @@ class PolicyValueHead(hk.Module):
 
     Args:
       num_actions: A.
-      policy_channels: channels of the policy's 1x1 convolution.
+      policy_channels: channels of the policy's 1x1 convolution; 0 for the
+        head of AlphaZero's chess and shogi, a 3x3 convolution and then a plane
+        of the board for each kind of move, action = kinds * cell + kind.
       value_channels: channels of the value's 1x1 convolution.
       hidden: width of the value's hidden layer.
       norm: as for `ResidualTower`.
@@ -89,10 +91,29 @@ class PolicyValueHead(hk.Module):
       return hk.Flatten()(x)
 
     with hk.name_scope('policy'):
-      logits = linear(self.num_actions)(squeeze(self.policy_channels))
+      if self.policy_channels:
+        logits = linear(self.num_actions)(squeeze(self.policy_channels))
+      else:
+        logits = self._planes(features, is_training)
     with hk.name_scope('value'):
       hidden = hk.Linear(self.hidden, w_init=_he_normal)(
         squeeze(self.value_channels)
       )
       value = linear(1)(jax.nn.relu(hidden))
     return PolicyValue(logits, jnp.tanh(jnp.squeeze(value, axis=-1)))
+
+  def _planes(self, features: Array, is_training: bool | None) -> Array:
+    _, height, width, channels = features.shape
+    kinds, rest = divmod(self.num_actions, height * width)
+    if rest:
+      raise UsageError(
+        f'{self.num_actions} actions are no whole number of planes of '
+        f'{height}x{width}; policy_channels of 1 and more are possible'
+      )
+    x = Conv2D(channels, 3, with_bias=self.norm is None, w_init=_he_normal)(
+      features
+    )
+    if self.norm is not None:
+      x = apply_norm(self.norm, x, is_training=is_training)
+    x = Conv2D(kinds, 1, w_init=_nearly_zero)(jax.nn.relu(x))
+    return hk.Flatten()(x)

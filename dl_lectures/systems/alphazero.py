@@ -78,7 +78,7 @@ class Config:
   blocks: int = 2  # residual blocks; AGZ: 19 or 39
   width: int = 256  # of blocks of linear layers; 0: of convolutions, as in AGZ
   batch_norm: bool = False  # AGZ: True; without, blocks start as identities
-  policy_channels: int = 8  # of a tower's policy head; AGZ: 2
+  policy_channels: int = 8  # of a tower's policy head; 0: AZ's planes; AGZ: 2
   value_channels: int = 4  # of a tower's value head; AGZ: 1
   head_width: int = 64  # hidden units of a tower's value head; AGZ: 256
   lanes: int = 128  # games played at once; AZ: 5,000 TPUs
@@ -111,7 +111,8 @@ class Config:
     """Refuses what cannot be, in one line."""
     for low, names in (
       (1, 'channels lanes plies_per_step num_simulations batch_size'),
-      (1, 'updates_per_step num_steps policy_channels value_channels'),
+      (1, 'updates_per_step num_steps value_channels'),
+      (0, 'policy_channels rating_games width'),
       (0, 'blocks temperature_plies opening_plies board_size learning_rate'),
       (0, 'weight_decay td_lambda averaging dirichlet_fraction'),
       (0, 'wrong_resignations resign_audit value_scale dirichlet_alpha'),
@@ -1136,38 +1137,84 @@ _SMOKE = Config(
   rating_games=8,
 )
 
+# Endgames: positions that random play does not leave are few, so that games
+# need no exploratory openings; they begin at random anyway.
+_ENDGAME = Config(
+  game='chess_kqk',
+  channels=32,
+  lanes=64,
+  opening_plies=0,
+  window=131_072,
+  updates_per_step=24,
+  num_steps=150,
+  judged=(0, 32, 200),
+  rating_games=0,
+)
+
+# The published settings of chess.
+_PAPER = Config(
+  game='chess',
+  channels=256,
+  blocks=19,
+  width=0,
+  batch_norm=True,
+  policy_channels=0,
+  value_channels=1,
+  head_width=256,
+  lanes=4096,
+  plies_per_step=16,
+  num_simulations=800,
+  gumbel=False,
+  temperature_plies=30,
+  window=4096 * 20_000,
+  batch_size=4096,
+  updates_per_step=13,
+  learning_rate=0.2,
+  weight_decay=1e-4,
+  td_lambda=1.0,
+  learning_rate_drops=(1 / 7, 3 / 7, 5 / 7),
+  adam=False,
+  averaging=0.0,
+  prior_exponent=1.0,
+  wrong_resignations=0.05,
+  opening_plies=0,
+  num_steps=700_000 // 13,
+  judged=(0, 800),
+  rating_games=0,
+)
+
 PRESETS = {
   # Seconds: shows that everything runs.
   'smoke': _SMOKE,
-  # Ten minutes on two CPU cores.
+  # Connect Four, ten minutes on two CPU cores.
   'laptop': Config(),
-  # The published settings of chess.
-  'paper': Config(
-    game='pgx_chess',
-    channels=256,
-    blocks=19,
+  # 5x5 Go, twenty minutes.
+  'go_5x5': Config(
+    game='go',
+    board_size=5,
+    channels=32,
+    blocks=3,
     width=0,
-    batch_norm=True,
-    policy_channels=256,
-    value_channels=1,
-    head_width=256,
-    lanes=4096,
-    plies_per_step=16,
-    num_simulations=800,
-    gumbel=False,
-    temperature_plies=30,
-    window=4096 * 20_000,
-    batch_size=4096,
-    updates_per_step=13,
-    learning_rate=0.2,
-    weight_decay=1e-4,
-    td_lambda=1.0,
-    learning_rate_drops=(1 / 7, 3 / 7, 5 / 7),
-    adam=False,
-    averaging=0.0,
-    prior_exponent=1.0,
-    wrong_resignations=0.05,
-    opening_plies=0,
-    num_steps=700_000 // 13,
+    temperature_plies=6,
+    opening_plies=8,
+    window=327_680,
+    updates_per_step=20,
+    num_steps=300,
+    rating_games=16,
+  ),
+  # Mates with a queen and with a rook, ten minutes each.
+  'chess_kqk': _ENDGAME,
+  'chess_krk': dataclasses.replace(_ENDGAME, game='chess_krk', num_steps=250),
+  'paper': _PAPER,
+  'paper_shogi': dataclasses.replace(
+    _PAPER, game='shogi', dirichlet_alpha=0.15
+  ),
+  'paper_go': dataclasses.replace(
+    _PAPER,
+    game='go',
+    board_size=19,
+    policy_channels=2,
+    dirichlet_alpha=0.03,
+    learning_rate=0.02,
   ),
 }

@@ -65,6 +65,11 @@ CASES = {
     (4, 6, 7, 5),
     (5 * 3 + 3) + (126 * 7 + 7) + (5 * 2 + 2) + (84 * 8 + 8) + (8 + 1),
   ),
+  'policy by planes, and value': Case(
+    lambda: nets.PolicyValueHead(42 * 3, 0, 2, hidden=8),
+    (4, 6, 7, 5),
+    (9 * 5 * 5 + 5) + (5 * 3 + 3) + (5 * 2 + 2) + (84 * 8 + 8) + (8 + 1),
+  ),
   'policy and value with norm': Case(
     lambda: nets.PolicyValueHead(7, 3, 2, hidden=8, norm=norm),
     (4, 6, 7, 5),

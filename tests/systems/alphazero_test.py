@@ -284,21 +284,34 @@ def test_tic_tac_toe_is_learned_from_its_rules():
   assert after > 0.85
 
 
-def test_the_published_network_and_one_step_of_it_by_shape():
-  pytest.importorskip('pgx')
-  config = alphazero.PRESETS['paper']
-  game = games.make(config.game)
+@pytest.mark.parametrize(
+  ('preset', 'planes', 'cells', 'actions'),
+  [
+    ('paper', 119, 64, 4672),
+    ('paper_shogi', 362, 81, 11_259),
+    ('paper_go', 17, 361, 362),
+  ],
+)
+def test_the_published_networks_and_one_step_of_them_by_shape(
+  preset, planes, cells, actions
+):
+  config = alphazero.PRESETS[preset]
+  game = games.make(config.game, config.board_size or None)
   net = alphazero.network(config, game)
   mesh = sharding.make_mesh(8)
   key = jax.random.key(0)
   state = jax.eval_shape(
     lambda key: alphazero.init(config, game, net, key), key
   )
-  c, planes, cells, actions = 256, 119, 64, 4672
+  c = 256
   norm = 2 * c
   stem = 9 * planes * c + norm
   tower = 19 * 2 * (9 * c * c + norm)
-  policy = c * c + norm + cells * c * actions + actions
+  if config.policy_channels:  # AGZ's head
+    policy = 2 * c + 2 * 2 + 2 * cells * actions + actions
+  else:
+    kinds = actions // cells
+    policy = 9 * c * c + norm + c * kinds + kinds
   value = c + 2 + cells * 256 + 256 + 256 + 1
   count = sum(x.size for x in jax.tree.leaves(state.average))
   assert count == stem + tower + policy + value
