@@ -165,8 +165,8 @@ def make(name: str, board_size: int | None = None) -> Game:
   """Returns the game of that name.
 
   Args:
-    name: one of `names()`: 'connect_four', 'go', 'tic_tac_toe', and with the
-      extra [pgx] 'pgx_chess', 'pgx_hex', 'pgx_othello' and the others.
+    name: one of `names()`: 'chess', 'go', 'shogi', 'connect_four' and others
+      of ours, and with the extra [pgx] 'pgx_hex', 'pgx_othello' and so on.
     board_size: the board's side, for the games that have several: 'go' from 2
       to 25, 9 unless told. `go.make` has more to choose: komi, superko.
 

@@ -62,7 +62,7 @@ Three Games".
 
 import functools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import jax
@@ -119,7 +119,8 @@ class State(NamedTuple):
     taken: [S*S] uint8, bit 0 (1): a black (white) stone has been taken here.
     boards: [8, 2, S] uint32, the last eight positions, newest first, (Black,
       White), a word a row, bit c the column c.
-    hashes: [P, 2] uint32, of the position after ply i, and zeros.
+    hashes: [2, P] uint32, low and high word of the hash of the position after
+      ply i, and zeros.
     bloom: [W] uint32, the filter of these hashes.
     ply: [] int32.
     to_play: [] int32, 0 Black, 1 White.
@@ -180,7 +181,7 @@ def init(rules: Rules, key: Key) -> State:
     kills=jnp.zeros(cells, jnp.uint8),
     taken=jnp.zeros(cells, jnp.uint8),
     boards=jnp.zeros((HISTORY, 2, size), jnp.uint32),
-    hashes=jnp.zeros((rules.max_plies, 2), jnp.uint32),
+    hashes=jnp.zeros((2, rules.max_plies), jnp.uint32),
     # The empty board needs no place here: no move can recreate it.
     bloom=jnp.zeros(_bloom_words(rules.max_plies), jnp.uint32),
     ply=jnp.int32(0),
@@ -233,10 +234,10 @@ def step(rules: Rules, state: State, action: Array) -> State:
   keys = jnp.asarray(_keys(size))
   own, other = jnp.where(white, keys[::-1], keys)
   change = jnp.where(new[None], own, 0) - jnp.where(captured[None], other, 0)
-  before = state.hashes[jnp.minimum(state.ply, rules.max_plies - 1)]
+  before = state.hashes[:, jnp.minimum(state.ply, rules.max_plies - 1)]
   now = before + change.sum(axis=-1, dtype=jnp.uint32)
   ply = state.ply + playing
-  hashes = state.hashes.at[jnp.where(playing, ply, rules.max_plies)].set(
+  hashes = state.hashes.at[:, jnp.where(playing, ply, rules.max_plies)].set(
     now, mode='drop'
   )
   newest = _pack(chains, size)
@@ -258,7 +259,8 @@ def step(rules: Rules, state: State, action: Array) -> State:
   if rules.superko == 'loses':
     repeated = placing & _seen(rules, after, now)
     # A lone stone that took a lone stone.
-    lone = ((near * sign < 0) | (_neighbours(size)[cell] == cells)).all()
+    edge = jnp.asarray(_neighbours(size))[cell] == cells
+    lone = ((near * sign < 0) | edge).all()
     simple = placing & lone & (captured.sum() == 1)
     ko = jnp.where(simple, jnp.argmax(captured), -1)
   else:
@@ -283,10 +285,14 @@ def _pack(chains: Array, size: int) -> Array:
   return jnp.where(stones, bits[None, None], 0).sum(-1, dtype=jnp.uint32)
 
 
-def _probes(hashes: Array, words: int) -> list[tuple[Array, Array]]:
-  """Returns where a hash [..., 2] has its two bits: (words, bits)."""
-  low, high = hashes[..., 0], hashes[..., 1]
-  return [(x % np.uint32(words), x >> np.uint32(27)) for x in (low, high)]
+# Low and high word, of any shape. Two arrays: stacked into one they would be
+# computed anew for each of its readers, half a microsecond a position.
+Hash = Sequence[Array] | Array
+
+
+def _probes(now: Hash, words: int) -> list[tuple[Array, Array]]:
+  """Returns where a hash has its two bits: (words, shifts)."""
+  return [(x % np.uint32(words), x >> np.uint32(27)) for x in now]
 
 
 def _remember(bloom: Array, now: Array) -> Array:
@@ -296,8 +302,8 @@ def _remember(bloom: Array, now: Array) -> Array:
   return bloom
 
 
-def _seen(rules: Rules, state: State, now: Array) -> Array:
-  """Returns [] bool: `now` [2] is the hash of a position before this one.
+def _seen(rules: Rules, state: State, now: Hash) -> Array:
+  """Returns [] bool: `now` is the hash of a position before this one.
 
   Entries not written yet are zeros, which a position's hash is by accident
   only, as two positions' hashes are equal by accident only: once in 2^64.
@@ -307,7 +313,8 @@ def _seen(rules: Rules, state: State, now: Array) -> Array:
   if rules.superko == 'situational':
     # Players take turns, passes included.
     earlier &= (state.ply - index) % 2 == 1
-  return ((state.hashes == now[None]).all(axis=-1) & earlier).any()
+  equal = (state.hashes[0] == now[0]) & (state.hashes[1] == now[1])
+  return (equal & earlier).any()
 
 
 def _margin(stones: Array, size: int, wanted: Array) -> Array:
@@ -387,18 +394,17 @@ def _look_ahead(rules: Rules, state: State, now: Array, ko: Array) -> State:
   if rules.superko == 'loses':
     legal &= jnp.arange(cells) != ko
   else:
-    after = jnp.stack([low, high], axis=-1)
+    index = jnp.arange(cells)
     suspect = legal & (state.taken >> state.to_play.astype(jnp.uint8) & 1 == 1)
-    for word, bit in _probes(after, state.bloom.shape[0]):
-      suspect &= state.bloom[word.astype(jnp.int32)] >> bit & 1 == 1
+    for word, shift in _probes((low, high), state.bloom.shape[0]):
+      suspect &= state.bloom[word.astype(jnp.int32)] >> shift & 1 == 1
 
     def examine(carry):
       suspect, legal = carry
-      one = jnp.arange(cells) == jnp.argmax(suspect)
-      hash_after = jnp.where(one[:, None], after, 0).sum(0, dtype=jnp.uint32)
-      looked_at = one & suspect
-      legal &= ~(looked_at & _seen(rules, state, hash_after))
-      return suspect & ~one, legal
+      cell = jnp.min(jnp.where(suspect, index, cells))
+      at = jnp.minimum(cell, cells - 1)
+      seen = _seen(rules, state, (low[at], high[at]))
+      return suspect & (index != cell), legal & ((index != cell) | ~seen)
 
     _, legal = lax.while_loop(
       lambda carry: carry[0].any(), examine, (suspect & ~state.over, legal)
@@ -502,14 +508,18 @@ def setup(
     keys[i][:, list(x)].sum(axis=-1, dtype=np.uint32)
     for i, x in enumerate((black, white))
   )
-  now = jnp.asarray(now, jnp.uint32)
+  return _set_up(rules, chains, now, to_play)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _set_up(rules: Rules, chains: Array, now: Array, to_play: Array) -> State:
   start = init(rules, jax.random.key(0))
   start = start._replace(
-    chains=jnp.asarray(chains),
-    boards=start.boards.at[0].set(_pack(jnp.asarray(chains), size)),
-    hashes=start.hashes.at[0].set(now),
+    chains=jnp.asarray(chains, jnp.int16),
+    boards=start.boards.at[0].set(_pack(chains, rules.board_size)),
+    hashes=start.hashes.at[:, 0].set(now),
     bloom=_remember(start.bloom, now),
-    to_play=jnp.int32(to_play),
+    to_play=jnp.asarray(to_play, jnp.int32),
   )
   return _look_ahead(rules, start, now, jnp.int32(-1))
 
@@ -531,13 +541,14 @@ def render(state: State) -> str:
 
 
 def _standing(state: State) -> str:
-  margin, winner = int(state.margin), int(state.winner)
+  winner = int(state.winner)
   if not bool(state.over):
     return ('Black', 'White')[int(state.to_play)] + ' to move'
-  area = f'area {margin:+d} for Black'
-  if not winner:
-    return f'draw, {area}'
-  return f'{("Black", "White")[winner < 0]} wins, {area}'
+  result = ('draw', 'Black wins', 'White wins')[winner]
+  longest = state.hashes.shape[-1]
+  if int(state.passes) < 2 and int(state.ply) < longest:
+    return f'{result}: a position came back'
+  return f'{result}; area: Black {int(state.margin):+d}'
 
 
 def action_name(board_size: int, action: int) -> str:
@@ -556,10 +567,10 @@ def parse_action(board_size: int, text: str) -> int:
   column = _LETTERS[:board_size].find(name[:1] or '?')
   row = int(name[1:]) if name[1:].isascii() and name[1:].isdecimal() else 0
   if column < 0 or not 1 <= row <= board_size:
-    last = _LETTERS[board_size - 1]
+    last = f'{_LETTERS[board_size - 1]}{board_size}'
+    no_i = ' (no letter I)' if board_size > 8 else ''
     raise UsageError(
-      f'{text!r} is no point; possible: A1 to {last}{board_size} '
-      f'{"without I " if board_size > 8 else ""}and pass'
+      f'{text!r} is no point; possible: A1 to {last}{no_i}, pass'
     )
   return (board_size - row) * board_size + column
 
@@ -593,7 +604,7 @@ def rules(
   if max_plies is None:
     max_plies = 2 * board_size**2
   if max_plies < 1:
-    raise UsageError(f'go: max_plies {max_plies}; possible: 1 and more')
+    raise UsageError(f'go: max_plies {max_plies}; possible: from 1')
   return Rules(board_size, float(komi), superko, max_plies)
 
 
