@@ -20,7 +20,8 @@ from experiments import engine, engine_search, match, notation, opponents
 
 ROOT = pathlib.Path(__file__).parents[2]
 PATH = f'{os.environ["PATH"]}:/usr/games'
-GNUGO, STOCKFISH = (shutil.which(x, path=PATH) for x in ('gnugo', 'stockfish'))
+GNUGO = shutil.which('gnugo', path=PATH) or ''
+STOCKFISH = shutil.which('stockfish', path=PATH) or ''
 COMMAND = f'{shlex.quote(sys.executable)} -m experiments.engine'
 
 
@@ -88,9 +89,9 @@ def test_the_search_keeps_its_tree_when_the_game_goes_on():
   for action in found.line[:2]:
     state = step(state, np.int32(action))
   first, second = found.line[:2]
-  assert searcher.begin(state) is single.child(
-    single.child(tree, first), second
-  )
+  reply = single.child(tree, first)
+  assert reply is not None
+  assert searcher.begin(state) is single.child(reply, second)
   # Somewhere else nothing is known.
   elsewhere = step(player.game.init(jax.random.key(0)), np.int32(25))
   assert searcher.begin(elsewhere).visits == 1
@@ -124,7 +125,7 @@ def test_a_match_of_two_engines_over_pipes(go_workdir, capsys):
   assert capsys.readouterr().out.startswith('all: 2 games, ')
 
 
-@pytest.mark.skipif(GNUGO is None, reason='needs gnugo (apt install gnugo)')
+@pytest.mark.skipif(not GNUGO, reason='needs gnugo (apt install gnugo)')
 def test_a_match_with_gnu_go(go_workdir, capsys):
   match.match(
     first=go_workdir,
@@ -163,7 +164,7 @@ def test_python_chess_hosts_it(chess_workdir):
 
 
 @pytest.mark.skipif(
-  STOCKFISH is None, reason='needs stockfish (apt install stockfish)'
+  not STOCKFISH, reason='needs stockfish (apt install stockfish)'
 )
 def test_moves_against_stockfish_are_legal_on_both_sides(chess_workdir):
   player = alphazero.load(chess_workdir)
@@ -186,6 +187,8 @@ def test_a_partner_that_is_killed_ends_it(go_workdir):
     stdout=subprocess.PIPE,
     text=True,
   )
+  assert process.stdin is not None
+  assert process.stdout is not None
   process.stdin.write('name\n')
   process.stdin.flush()
   assert process.stdout.readline() == '= dl_lectures AlphaZero\n'

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,8 +79,8 @@ def test_the_report_counts_points_and_sides():
   assert elo.startswith("'x' is +89 Elo above 'y', 95% -")
 
 
-def run(tmp_path, **flags):
-  usual = {
+def run(tmp_path, **flags: Any):
+  usual: dict[str, Any] = {
     'game': 'go',
     'board_size': 5,
     'num_games': 2,

@@ -89,6 +89,7 @@ def test_the_subtree_behind_a_move_is_kept_as_it_was():
   single.grow(tree, evaluate, None, 100, 4)
   action = single.principal_variation(tree)[0]
   kept = single.child(tree, action)
+  assert kept is not None
   before = kept.visits
   assert before == single.visit_counts(tree, 60)[action]
   single.grow(kept, evaluate, None, 50, 4)
