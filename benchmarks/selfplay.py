@@ -33,7 +33,7 @@ def measure(
 ) -> dict[str, Any]:
   """One line of the output."""
   game = games.make(name)
-  config = alphazero.Config(channels=32, blocks=2)
+  config = alphazero.Config(channels=32, blocks=2, width=0)
   net = alphazero.network(config, game)
   model = alphazero.make_model(game, net)
   start = jax.vmap(game.init)(jax.random.split(jax.random.key(0), batch))
