@@ -232,18 +232,17 @@ def union(words: Array, axis: int | tuple[int, ...] = -1) -> Array:
   """Returns the union of the sets along axes; also a fusion barrier."""
   axes = (axis,) if isinstance(axis, int) else axis
   axes = tuple(each % words.ndim for each in axes)
-  return lax.reduce(words, np.uint32(0), lax.bitwise_or, axes)
+  return lax.reduce(words, words.dtype.type(0), lax.bitwise_or, axes)
 
 
 def settle(words: Array) -> Array:
-  """Returns its argument, computed once however often it is used.
+  """Returns its argument (unsigned), computed once however often it is used.
 
   XLA:CPU computes a fused producer again for every element of every consumer,
   and `lax.optimization_barrier` does not keep it from that; a reduction does.
   Put it on what is dear and read in many places: the packed moves before they
   are spread over the board took 33 us without and 3 us with it.
   """
-  pair = words[..., None] & np.array([0xFFFFFFFF, 1], np.uint32).reshape(
-    *(1,) * words.ndim, 2
-  )
-  return union(pair)
+  every = np.iinfo(words.dtype).max
+  pair = np.array([every, 1], words.dtype).reshape(*(1,) * words.ndim, 2)
+  return union(words[..., None] & pair)

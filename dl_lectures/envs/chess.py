@@ -48,6 +48,7 @@ chess, shogi and Go through self-play", Science 2018, tables S1 and S2; FIDE
 Laws of Chess 2023; slides, deck 000, "AlphaZero: One Algorithm, Three Games".
 """
 
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -66,6 +67,8 @@ NUM_PLANES = 73
 NUM_ACTIONS = 64 * NUM_PLANES
 _HISTORY = 8
 _NO_PROGRESS = 100
+# XLA:CPU reduces more than 32 at once by a slow detour: 4 x 26 is counted.
+_COLUMNS = 4 * 26
 
 N, NE, E, SE, S, SW, W, NW = range(8)
 COMPASS = (
@@ -125,9 +128,9 @@ class State(NamedTuple):
       its own mover saw it; zeros before the start. The four sets of a board:
       the mover's men, and bits 0, 1, 2 of the codes.
     repeats: [8] uint8, how often each had occurred before.
-    keys: [2, 101] uint32, the two halves of the hashes of the positions since
-      the last capture or pawn move, the one at half-move clock c in column c;
-      columns beyond the clock are stale.
+    keys: [2, 104] uint32, the two halves of the hashes of the positions since
+      the last capture or pawn move, the one at half-move clock c, 0 to 100, in
+      column c; columns beyond the clock are stale.
     legal: [2, 73] uint32, the legal moves: for each plane the set of squares
       it may be played from. Not emptied when a rule ends the game, only when
       there is no move. None in a compact state.
@@ -179,7 +182,7 @@ def init(key: Key) -> State:
   return State(
     boards=jnp.asarray(boards),
     repeats=jnp.zeros(_HISTORY, jnp.uint8),
-    keys=jnp.zeros((2, _NO_PROGRESS + 1), jnp.uint32).at[:, 0].set(key_0),
+    keys=jnp.zeros((2, _COLUMNS), jnp.uint32).at[:, 0].set(key_0),
     legal=jnp.asarray(legal),
     castling=castling,
     en_passant=jnp.int32(-1),
@@ -229,7 +232,7 @@ def set_up(
     State(
       boards=jnp.zeros((_HISTORY, 4, 2), jnp.uint32).at[0].set(board),
       repeats=jnp.zeros(_HISTORY, jnp.uint8),
-      keys=jnp.zeros((2, _NO_PROGRESS + 1), jnp.uint32),
+      keys=jnp.zeros((2, _COLUMNS), jnp.uint32),
       legal=None,
       castling=castling,
       en_passant=double_step,
@@ -357,12 +360,13 @@ def _arrive(state: State) -> State:
   moves = _moves(board, state.castling, state.en_passant)
   en_passant = jnp.where(moves.passes, state.en_passant, -1)
   key = _hash(board, state.castling, en_passant, state.ply)
-  number = np.arange(_NO_PROGRESS + 1)
+  number = np.arange(_COLUMNS)
   same = (state.keys[0] == key[0]) & (state.keys[1] == key[1])
-  repeats = jnp.sum(same & (number < state.clock))
+  same &= number < state.clock
+  repeats = jnp.sum(jnp.sum(same.reshape(4, -1).astype(jnp.int32), axis=0))
   keys = jnp.where((number == state.clock)[None], key[:, None], state.keys)
 
-  stuck = bits.union(moves.legal, axis=(0, 1)) == 0
+  stuck = ~moves.some
   ending = jnp.select(
     [
       stuck & moves.check,
@@ -388,6 +392,7 @@ def _arrive(state: State) -> State:
 
 class _Moves(NamedTuple):
   legal: Array  # [2, 73] uint32
+  some: Array  # [] bool, there is a legal move
   check: Array  # [] bool
   passes: Array  # [] bool, some en passant capture is legal
 
@@ -479,9 +484,11 @@ def _moves(board: Array, castling: Array, double_step: Array) -> _Moves:
   leaps &= (knights & mine & free)[:, None]
   promotes = pawn_steps & _row(1)[:, None]
   promotes = jnp.concatenate([promotes[:, NW:], promotes[:, : NE + 1]], axis=1)
+  some = functools.reduce(jnp.bitwise_or, [*planes, leaps])
   legal = jnp.concatenate([*planes, leaps] + 3 * [promotes], axis=1)
   return _Moves(
-    legal=bits.settle(legal),
+    legal=legal,
+    some=bits.union(some, axis=(0, 1)) != 0,
     check=num_checks > 0,
     passes=bits.union(passing, axis=(0, 1)) != 0,
   )
@@ -550,7 +557,13 @@ def packed_moves(state: State) -> Array:
 def legal_mask(state: State) -> Array:
   """Returns [4672] bool; all False once the game is over."""
   sets = jnp.where(terminal(state), np.uint32(0), packed_moves(state))
-  return bits.members(bits.settle(sets)).reshape(NUM_ACTIONS)
+  # Row by row as bytes, four times as many to a machine instruction. A stack
+  # of columns, because XLA:CPU is slow where a reshape joins uneven axes of
+  # what it still has to compute (2.0 us a state instead of 0.3).
+  rows = sets[:, None] >> np.array([0, 8, 16, 24], np.uint32).reshape(1, 4, 1)
+  rows = bits.settle(rows.reshape(8, NUM_PLANES).astype(jnp.uint8))
+  columns = [rows & np.uint8(1 << column) != 0 for column in range(8)]
+  return jnp.stack(columns, axis=1).reshape(NUM_ACTIONS)
 
 
 def observe(state: State) -> Array:
@@ -575,7 +588,10 @@ def observe(state: State) -> Array:
   new = jnp.where(state.repeats == 0, np.uint32(16), np.uint32(32))
   codes |= jnp.where(there, new, 0)[:, None, None]
   codes = bits.settle(codes.reshape(_HISTORY, 64).T)  # [64, 8]
-  planes = (codes[..., None] & _SEEN_BITS) == _SEEN_VALUE
+  planes = [
+    (codes[:, past, None] & _SEEN_BITS == _SEEN_VALUE).astype(jnp.float32)
+    for past in range(_HISTORY)
+  ]
   same = jnp.concatenate(
     [
       jnp.stack([state.ply % 2, state.ply / MAX_PLIES]).astype(jnp.float32),
@@ -583,22 +599,16 @@ def observe(state: State) -> Array:
       jnp.reshape(state.clock / _NO_PROGRESS, 1).astype(jnp.float32),
     ]
   )
-  seen = jnp.concatenate(
-    [
-      planes.reshape(64, 14 * _HISTORY).astype(jnp.float32),
-      jnp.broadcast_to(same[None], (64, 7)),
-    ],
-    axis=1,
-  )
-  return seen.reshape(8, 8, 119)
+  same = jnp.broadcast_to(same[None], (64, 7))
+  return jnp.concatenate([*planes, same], axis=1).reshape(8, 8, 119)
 
 
 _MEN = (PAWN, KNIGHT, BISHOP, ROOK, QUEEN, KING)
-# [1, 1, 14]: a plane is 1 where these bits of the code have this value.
-_SEEN_BITS = np.array([15] * 12 + [16, 32], np.uint32).reshape(1, 1, 14)
+# [1, 14]: a plane is 1 where these bits of the code have this value.
+_SEEN_BITS = np.array([15] * 12 + [16, 32], np.uint32).reshape(1, 14)
 _SEEN_VALUE = np.array(
   [8 + man for man in _MEN] + [*_MEN, 16, 32], np.uint32
-).reshape(1, 1, 14)
+).reshape(1, 14)
 
 
 def to_play(state: State) -> Array:

@@ -559,7 +559,9 @@ def test_names_without_a_position():
   assert names[62 * 73 + 63] == 'g1f3'
   assert names[8 * 73 + 64 + 3 * 2 + 1] == 'a7a8r'
   assert chess.parse_action('a7a8q') == chess.parse_action('a7a8')
-  state = games.play_moves(GAME, ['e2e4', 'e2e4', 'g1f3'])  # e4 e5 Nf3
+  state = position(chess_notation.START)
+  for name in ('e2e4', 'e2e4', 'g1f3'):  # e4 e5 Nf3
+    state = chess_notation._play_on(state, np.int32(chess.parse_action(name)))
   assert chess_notation.to_fen(state) == (
     'rnbqkbnr/pppp1ppp/8/4p3/4P3/5N2/PPPP1PPP/RNBQKB1R b KQkq - 1 2'
   )
