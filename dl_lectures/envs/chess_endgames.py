@@ -87,6 +87,15 @@ def init(piece: int, key: Key) -> chess.State:
   return position(piece, squares, jnp.bool_(False))
 
 
+def observe(state: chess.State) -> Array:
+  """Returns [8, 8, 13] float32: what of chess's planes matters with three men.
+
+  The present position's twelve kinds of men, the mover's first, and the half
+  moves without progress / 100.
+  """
+  return chess.observe(state)[..., np.r_[0:12, 118]]
+
+
 def squares_of(state: chess.State) -> Array:
   """Returns the squares [3] of the three men, as `position` takes them.
 
@@ -154,6 +163,8 @@ def make(name: str) -> games.Game:
   return chess.GAME._replace(
     name=name,
     init=functools.partial(init, PIECES[name]),
+    observe=observe,
+    observation_shape=(8, 8, 13),
     max_plies=MAX_PLIES,
     symmetries=symmetries(),
   )
