@@ -1137,16 +1137,18 @@ _SMOKE = Config(
   rating_games=8,
 )
 
-# Endgames: positions that random play does not leave are few, so that games
-# need no exploratory openings; they begin at random anyway.
+# Endgames begin at random: they need no exploratory openings.
 _ENDGAME = Config(
   game='chess_kqk',
-  channels=32,
   lanes=64,
+  plies_per_step=16,
+  value_scale=1.0,
   opening_plies=0,
+  td_lambda=0.95,
   window=131_072,
-  updates_per_step=24,
-  num_steps=150,
+  updates_per_step=12,
+  learning_rate=2e-3,
+  num_steps=120,
   judged=(0, 32, 200),
   rating_games=0,
 )
@@ -1195,16 +1197,19 @@ PRESETS = {
     channels=32,
     blocks=3,
     width=0,
+    value_scale=1.0,
     temperature_plies=6,
     opening_plies=8,
+    td_lambda=0.95,
     window=327_680,
-    updates_per_step=20,
+    updates_per_step=24,
+    learning_rate=2e-3,
     num_steps=300,
     rating_games=16,
   ),
-  # Mates with a queen and with a rook, ten minutes each.
+  # Mates with a queen, six minutes, and with a rook, twenty.
   'chess_kqk': _ENDGAME,
-  'chess_krk': dataclasses.replace(_ENDGAME, game='chess_krk', num_steps=250),
+  'chess_krk': dataclasses.replace(_ENDGAME, game='chess_krk', num_steps=400),
   'paper': _PAPER,
   'paper_shogi': dataclasses.replace(
     _PAPER, game='shogi', dirichlet_alpha=0.15
