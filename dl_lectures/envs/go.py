@@ -34,9 +34,14 @@ first two are exact, the third errs only towards looking closer.
    with a quiet move.)
 3. A Bloom filter of the history has the hash, by two of its bits.
 
-What passes is compared with the history, one cell a turn of a while loop that
-mostly runs not at all. Hashes are sums mod 2^64, not xors: a chain's is then
-one more channel of the scatter-add.
+What passes is compared with the history, one cell a turn of a while loop. In
+random games that is one position in 50 on 9x9 and one in 17 on 19x19; for 64
+games played together, .6 and .9 turns a ply. Hashes are sums, not xors (two,
+mod 2^32): so a chain's is one more channel of the scatter-add.
+
+`python -m benchmarks.rules go_9x9 go_19x19`, 64 games on one core: 3.1 and
+6.3 us a state and step (pgx: 20 and 264), 2.8 and 10.9 kB a state, of which
+the hashes are half.
 
 Example: White has taken a stone and may not be taken back at once.
 
@@ -650,5 +655,7 @@ def _make(fixed: Rules) -> games.Game:
     render=render,
     action_name=functools.partial(action_name, size),
     parse_action=functools.partial(parse_action, size),
+    # What could be computed again, `legal` and `kills`, is 6% of the state, and
+    # needs half of a step.
     compact=lambda state: state,
   )

@@ -313,7 +313,10 @@ def test_make_tells_what_is_possible(name, board_size, words):
   assert [word for word in words if word not in message] == []
 
 
-@pytest.mark.parametrize('name', [*games.OURS, 'pgx_go'])
+# Of shogi's actions many lead off the board and are no moves.
+@pytest.mark.parametrize(
+  'name', [*(name for name in games.OURS if name != 'shogi'), 'pgx_go']
+)
 def test_action_names_are_read_back(name):
   game = games.make(name, 4 if name == 'pgx_go' else None)
   names = [game.action_name(action) for action in range(game.num_actions)]
