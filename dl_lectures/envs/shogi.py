@@ -884,6 +884,12 @@ def parse_action(text: str) -> int:
     if len(planes):
       promotes = _MOVES if move[3] else 0
       return origin * PLANES + int(planes[0]) + promotes
+  # No move, but the name of an action: `action_name` gives it.
+  number = name.removeprefix('off')
+  if number.isdigit() and int(number) < CELLS * PLANES:
+    action = int(number)
+    if action_name(action) == name:
+      return action
   raise UsageError(
     f'{name!r} is not a move; possible: as 7g7f, 2b3a+ (promoting) or P*5e '
     "(dropped), along a line or a knight's jump"

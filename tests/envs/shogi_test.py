@@ -482,10 +482,8 @@ def test_names_of_actions_return():
   off = 0
   for action in range(shogi.GAME.num_actions):
     name = shogi.action_name(action)
-    if name.startswith('off'):
-      off += 1
-    else:
-      assert shogi.parse_action(name) == action
+    off += name.startswith('off')
+    assert shogi.parse_action(name) == action
   # Ways along a line of k squares: k (k - 1) / 2 in each direction.
   lines = ([9] * 9, [*range(1, 10), *range(1, 9)])
   straight, diagonal = (sum(k * (k - 1) // 2 for k in line) for line in lines)
