@@ -15,6 +15,7 @@ from dl_lectures.search.tree import (
   RootFnOutput,
   SearchSummary,
   Tree,
+  reuse,
 )
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
   'min_max_q',
   'muzero_policy',
   'raw_q',
+  'reuse',
   'search',
 ]

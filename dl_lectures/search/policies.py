@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dl_lectures.search.search import RecurrentFn, SelectFn, search
-from dl_lectures.search.tree import Node, RootFnOutput, Tree, best
+from dl_lectures.search.tree import FEW, Node, RootFnOutput, Tree, best
 from dl_lectures.types import Array, Key
 
 # (node value [B], child values [B, K], visited [B, K])
@@ -76,6 +76,7 @@ def alphazero_policy(
   temperature: float | Array = 1.0,
   dirichlet_noise: Array | None = None,
   gumbel: Array | None = None,
+  kept: Tree | None = None,
 ) -> PolicyOutput:
   """PUCT search with raw values (AlphaZero, Silver et al. 2018, Methods).
 
@@ -102,6 +103,8 @@ def alphazero_policy(
     dirichlet_noise: [B, A] drawn beforehand, instead of from `rng_key`.
     gumbel: [B, A] standard Gumbel noise drawn beforehand, with which the action
       is drawn instead of with `rng_key`.
+    kept: the trees of the last move, from `reuse`; the search adds its
+      simulations to theirs. `root` is needed all the same.
   """
   noise_key, action_key, search_key = jax.random.split(rng_key, 3)
   logits = _mask(root.prior_logits, invalid_actions)
@@ -133,6 +136,7 @@ def alphazero_policy(
     select=puct(qtransform, c_init=pb_c_init, c_base=pb_c_base),
     num_simulations=num_simulations,
     max_depth=max_depth,
+    kept=kept,
   )
   weights = tree.summary().visit_probs
   temperature = jnp.broadcast_to(jnp.asarray(temperature, dtype), shape[:1])
@@ -209,17 +213,21 @@ def gumbel_muzero_policy(
     rescale_values=rescale_values,
   )
 
+  few = num_actions <= FEW
+
   def select_root(i, root):
     considered_visit = jax.lax.dynamic_index_in_dim(
       table, i, axis=1, keepdims=False
     )
     q, _ = complete(root)
+    in_turn = jnp.where(root.child_prior > 0, root.child_visits, -1)
+    in_turn = in_turn == considered_visit[..., None]
+    if few:
+      return best(jnp.where(in_turn, jnp.maximum(-1e9, score + q), -jnp.inf))[1]
     slots = min(num_considered, q.shape[1])
-    score = jnp.maximum(-1e9, order_score[:, :slots] + q[:, :slots])
-    again = root.child_visits[:, :slots] == considered_visit[..., None]
-    again &= root.child_visits[:, :slots] > 0
-    _, slot = best(jnp.where(again, score, -jnp.inf))
-    return jnp.where(considered_visit == 0, root.num_children, slot)
+    scores = jnp.maximum(-1e9, order_score[:, :slots] + q[:, :slots])
+    _, slot = best(jnp.where(in_turn[:, :slots], scores, -jnp.inf))
+    return jnp.where(considered_visit == 0, root.next_slot, slot)
 
   tree = search(
     params,
@@ -253,13 +261,15 @@ def puct(qtransform: QTransform, *, c_init: float, c_base: float) -> SelectFn:
       c_init + jnp.log((visits + c_base + 1.0) / c_base)
     )
     child_q, rest_q = qtransform(node.value, node.child_value, opened)
+    child_q = jnp.where(opened, child_q, rest_q[..., None])
     child_u = bonus[..., None] * node.child_prior / (node.child_visits + 1)
-    score, slot = best(jnp.where(opened, child_q + child_u, -jnp.inf))
     # A prior of exactly 0 means illegal: never tried, whatever the others are.
+    legal = node.child_prior > 0
+    score, slot = best(jnp.where(legal, child_q + child_u, -jnp.inf))
     open_next = (node.next_prior > 0) & (
       rest_q + bonus * node.next_prior > score
     )
-    return jnp.where(open_next, node.num_children, slot)
+    return jnp.where(open_next, node.next_slot, slot)
 
   return select
 
@@ -276,9 +286,9 @@ def lagging_visits(node: Node, *, complete) -> Array:
   rest = jnp.exp(rest_q - top)
   total = jnp.sum(child, axis=-1) + node.rest_prior * rest
   lag = child / total[..., None] - node.child_visits / node.visits[..., None]
-  lag, slot = best(jnp.where(node.child_visits > 0, lag, -jnp.inf))
+  lag, slot = best(jnp.where(node.child_prior > 0, lag, -jnp.inf))
   open_next = (node.next_prior > 0) & (node.next_prior * rest / total > lag)
-  return jnp.where(open_next, node.num_children, slot)
+  return jnp.where(open_next, node.next_slot, slot)
 
 
 def completed_q(
@@ -303,7 +313,7 @@ def completed_q(
   mixed = (node.raw_value + (node.visits - 1) * weighted) / node.visits
   q = jnp.where(opened, node.child_value, mixed[..., None])
   if rescale_values:
-    some_left = node.num_children < num_actions
+    some_left = jnp.sum(opened, axis=-1) < num_actions
     low = jnp.min(jnp.where(opened, q, jnp.inf), axis=-1)
     high = jnp.max(jnp.where(opened, q, -jnp.inf), axis=-1)
     low = jnp.where(some_left, jnp.minimum(low, mixed), low)

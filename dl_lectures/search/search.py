@@ -1,7 +1,7 @@
 """Batched Monte Carlo tree search: descend, expand, back up.
 
 A simulation changes the nodes on its path and no others, so every node keeps
-the choice that the next simulation to come will make there (`choice`). Then
+the choice that the next simulation to come will make there. Then
 
 - `descend` only follows what is written, and
 - `back_up`, having brought the new value to the nodes of the path, lets all of
@@ -25,13 +25,20 @@ from jax import lax
 
 from dl_lectures.search import tree as tree_lib
 from dl_lectures.search.tree import (
+  LEVELS,
   NOBODY,
   ROOT,
+  SAFE,
+  Edge,
   Frontier,
   Node,
   Tree,
+  at_slot,
   pack,
+  put,
+  put_at_slot,
   rows,
+  rows_to_write,
   unpack,
   write,
 )
@@ -41,10 +48,8 @@ from dl_lectures.types import Array, Key
 RecurrentFn = Callable[
   [Any, Key, Array, Any], tuple[tree_lib.RecurrentFnOutput, Any]
 ]
-# nodes -> slots [...]; `num_children` asks for the next action.
+# nodes -> slots [...]; `next_slot` asks for the next action.
 SelectFn = Callable[[Node], Array]
-
-LEVELS = 8  # of a path that are treated at once
 
 
 def search(
@@ -58,6 +63,7 @@ def search(
   max_depth: int | None = None,
   select_root: Callable[[Array, Node], Array] | None = None,
   root_order: Array | None = None,
+  kept: Tree | None = None,
 ) -> Tree:
   """Runs `num_simulations` simulations in every tree of the batch.
 
@@ -72,76 +78,101 @@ def search(
     select_root: (simulation, root) -> slot, instead of `select` at the root.
     root_order: [B, M], the actions that the root tries, first to last, instead
       of by descending prior.
+    kept: the trees to go on with, from `tree.reuse`.
   """
-  depth_limit = num_simulations if max_depth is None else max_depth
+  tree = begin(root, kept, select, num_simulations, max_depth)
+  first = tree.visits.shape[0] - num_simulations
+  if root_order is not None and tree.untried is not None:
+    here = jnp.ones(root_order.shape[:1], bool)
+    frontier = unpack(tree.untried.frontier[ROOT])
+    frontier = in_order(frontier, tree.untried.prior[ROOT], root_order, here)
+    frontier = write(tree.untried.frontier, ROOT, pack(frontier))
+    tree = tree._replace(untried=tree.untried._replace(frontier=frontier))
 
   def simulate(i, tree):
     at_root = None
     if select_root is not None:
       at_root = functools.partial(select_root, i)
-    path, length, parent, slot = descend(tree, depth_limit, at_root)
+    parent, slot = descend(tree, at_root, max_depth)
     key = jax.random.fold_in(rng_key, i)
+    levels = jnp.max(tree.edges(parent).depth).astype(jnp.int32) + 2
     tree, leaf, value = expand(
-      params, key, tree, ROOT + 1 + i, parent, slot, recurrent_fn, root_order
+      params, key, tree, first + i, parent, slot, recurrent_fn, root_order
     )
-    batch = jnp.arange(leaf.shape[0])
-    path = path.at[length, batch].set(leaf)
-    return back_up(tree, path, jnp.max(length) + 1, value, select)
+    return back_up(tree, leaf, value, levels, select, max_depth)
 
-  tree = tree_lib.init(root, num_simulations)
-  if root_order is not None:
-    frontier = in_order(
-      unpack(tree.frontier[ROOT]), tree.untried[ROOT], root_order
-    )
-    tree = tree._replace(frontier=write(tree.frontier, ROOT, pack(frontier)))
   return lax.fori_loop(0, num_simulations, simulate, tree)
 
 
+def begin(
+  root: tree_lib.RootFnOutput,
+  kept: Tree | None,
+  select: SelectFn,
+  num_simulations: int,
+  max_depth: int | None,
+) -> Tree:
+  """Returns the trees that a search begins with, with room for it."""
+  if kept is None:
+    return tree_lib.init(root, num_simulations)
+  tree = tree_lib.graft(root, kept, num_simulations)
+  # The root's priors may be others than they were, and the limit is one deeper.
+  choice = choose(tree, jnp.full(tree.visits.shape[1:], ROOT), select)
+  tree = tree._replace(choice=write(tree.choice, ROOT, choice))
+  nodes = jnp.arange(tree.visits.shape[0])[:, None]
+  nodes = jnp.broadcast_to(nodes, tree.visits.shape)
+  depth = tree.edges(nodes).depth
+  return tree._replace(
+    next=next_nodes(tree, nodes, tree.choice, depth, max_depth)
+  )
+
+
 def descend(
-  tree: Tree, depth_limit: int, select_root: SelectFn | None = None
-) -> tuple[Array, Array, Array, Array]:
+  tree: Tree,
+  select_root: SelectFn | None = None,
+  max_depth: int | None = None,
+) -> tuple[Array, Array]:
   """Follows every tree's choices from its root to the edge evaluated next.
 
   The walk stops at an action without a node, before a terminal node and at the
   depth limit.
 
   Returns:
-    path: [D, B] int32, the nodes from the root on, then `NOBODY`.
-    length: [B] int32, how many there are.
-    parent: [B] int32, the last of them.
-    slot: [B] int32, the slot of the edge at `parent`.
+    parent: [B] int32, the last node.
+    slot: [B] int32, the slot of the edge there.
   """
-  root = jnp.full(tree.visits.shape[1:], ROOT)
-  slot_at_root = root
-  size = (depth_limit // LEVELS + 2) * LEVELS
-  path = jnp.zeros((size, *root.shape), jnp.int32).at[0].set(root)
+  root = start = slot = jnp.full(tree.visits.shape[1:], ROOT)
+  if select_root is not None:
+    slot = select_root(tree.root())
+    start = next_nodes(tree, root, slot, jnp.zeros(root.shape), max_depth)
 
   def follow(carry):
-    level, path, length, parent, node = carry
-    nodes = []
-    for i in range(LEVELS):
-      node = jnp.where(level + i < depth_limit, node, NOBODY)
-      nodes.append(node)
-      parent = jnp.where(node > NOBODY, node, parent)
-      node = jnp.where(node > NOBODY, rows(tree.chosen, node), NOBODY)
-    nodes = jnp.maximum(jnp.stack(nodes), NOBODY)
-    path = lax.dynamic_update_slice_in_dim(path, nodes, level, 0)
-    length += jnp.sum(nodes > NOBODY, axis=0)
-    return level + LEVELS, path, length, parent, node
+    last, _ = carry
+    for _ in range(LEVELS - 1):
+      last = rows(tree.next, last)
+    node = rows(tree.next, last)
+    return node, jnp.any(node != last)
 
-  if select_root is None:
-    carry = (jnp.int32(0), path, jnp.zeros_like(root), root, root)
-  else:
-    slot_at_root = select_root(tree.root())
-    node = at_slot(tree.child[ROOT], slot_at_root)
-    carry = (jnp.int32(1), path, jnp.ones_like(root), root, node)
-  _, path, length, parent, _ = lax.while_loop(
-    lambda carry: jnp.any(carry[-1] > NOBODY), follow, carry
+  parent, _ = lax.while_loop(
+    lambda carry: carry[1], follow, (start, jnp.bool_(True))
   )
-  slot = rows(tree.choice, parent)
-  if select_root is not None:
-    slot = jnp.where(parent == ROOT, slot_at_root, slot)
-  return path, length, parent, slot
+  if select_root is None:
+    return parent, rows(tree.choice, parent)
+  below = start != root
+  return (
+    jnp.where(below, parent, root),
+    jnp.where(below, rows(tree.choice, parent), slot),
+  )
+
+
+def next_nodes(
+  tree: Tree, node: Array, slot: Array, depth: Array, max_depth: int | None
+) -> Array:
+  """Where a descent goes on from nodes [..., B]: the node itself if nowhere."""
+  child = at_slot(tree.child, node, slot)
+  goes_on = child > NOBODY
+  if max_depth is not None:
+    goes_on &= depth + 1 < max_depth
+  return jnp.where(goes_on, child, node)
 
 
 def expand(
@@ -162,51 +193,70 @@ def expand(
   Returns:
     (tree, leaf [B], value [B] of the leaf).
   """
-  batch = jnp.arange(parent.shape[0])
-  old = jnp.abs(tree.child.at[parent, batch, slot].get(mode='clip'))
+  old = jnp.abs(at_slot(tree.child, parent, slot))
   fresh = old == NOBODY
-  above = unpack(rows(tree.frontier, parent))
-  action = jnp.where(
-    fresh, above.action.astype(jnp.int32), rows(tree.action, old)
-  )
-  embedding = jax.tree.map(lambda x: rows(x, parent), tree.embedding)
+  # The larger of the two is `node`. But now what is written to `next` below
+  # depends on what `descend` has read of it.
+  itself = jnp.maximum(node, parent)
+  where = jnp.where(fresh, parent, NOBODY)
+  action = slot
+  if tree.untried is not None:
+    above = unpack(rows(tree.untried.frontier, parent))
+    action = jnp.where(fresh, above.action, tree.edges(old).action)
+    action = action.astype(jnp.int32)
+  embedding = jax.tree.map(lambda x: rows_to_write(x, parent), tree.embedding)
   out, embedding = recurrent_fn(params, key, action, embedding)
   prior = tree_lib.softmax(out.prior_logits)
-  zero = jnp.zeros_like(parent)
-  # One action of the parent's less is untried, one child more is known.
-  where = jnp.where(fresh, parent, NOBODY)
-  untried = write(tree.untried, node, prior)
-  untried = untried.at[where, batch, action].set(0)
-  left = rows(untried, parent)
-  rest = tree_lib.frontier_of(left, above.num_children + 1)
-  if root_order is not None:
-    ordered = in_order(rest, left, root_order)
-    rest = jax.tree.map(
-      lambda x, y: jnp.where(parent == ROOT, x, y), ordered, rest
-    )
-  frontier = tree.frontier.at[where, batch].set(pack(rest))
-  new = pack(tree_lib.frontier_of(prior, zero))
-  child = jnp.where(out.discount == 0, -node, node)
+  edge = Edge(
+    raw_value=out.value,
+    reward=out.reward,
+    discount=out.discount,
+    action=action.astype(jnp.float32),
+    slot=slot.astype(jnp.float32),
+    depth=tree.edges(parent).depth + 1,
+  )
+  line = tree.line.at[parent, :, jnp.arange(len(parent))].get(mode=SAFE).T
+  line = jnp.concatenate([itself[None], line[:-1]])
+  child = jnp.where(out.discount == 0, -itself, itself)
   tree = tree._replace(
-    raw_value=write(tree.raw_value, node, out.value),
-    reward=write(tree.reward, node, out.reward),
-    discount=write(tree.discount, node, out.discount),
-    action=write(tree.action, node, action),
-    parent=write(tree.parent, node, parent),
-    slot=write(tree.slot, node, slot),
-    frontier=write(frontier, node, new),
-    untried=untried,
-    child=tree.child.at[where, batch, slot].set(child),
-    child_prior=tree.child_prior.at[where, batch, slot].set(above.prior),
+    next=write(tree.next, node, itself),
+    edge=write(tree.edge, node, jnp.stack(edge)),
+    line=write(tree.line, node, line),
+    child=put_at_slot(tree.child, where, slot, child),
     embedding=jax.tree.map(
       lambda x, y: write(x, node, y), tree.embedding, embedding
     ),
   )
+  if tree.untried is None:
+    tree = tree._replace(child_prior=write(tree.child_prior, node, prior))
+  else:
+    # One action of the parent's less is untried, one child more is known.
+    above = unpack(rows(tree.untried.frontier, parent))
+    batch = jnp.arange(parent.shape[0])
+    priors = write(tree.untried.prior, node, prior)
+    priors = priors.at[where, batch, action].set(0)
+    count = above.num_children + 1
+    left = rows(priors, jnp.stack([itself, parent]))
+    rest = tree_lib.frontier_of(left, jnp.stack([0 * count, count]))
+    if root_order is not None:
+      at_root = jnp.stack([fresh & False, parent == ROOT])
+      rest = in_order(rest, left, root_order, at_root)
+    frontier = tree.untried.frontier
+    frontier = put(frontier, jnp.stack([itself, where]), pack(rest))
+    tree = tree._replace(
+      child_prior=put_at_slot(tree.child_prior, where, slot, above.prior),
+      untried=tree_lib.Untried(frontier, priors),
+    )
   return tree, jnp.where(fresh, node, old), out.value
 
 
 def back_up(
-  tree: Tree, path: Array, length: Array, value: Array, select: SelectFn
+  tree: Tree,
+  leaf: Array,
+  value: Array,
+  levels: Array,
+  select: SelectFn,
+  max_depth: int | None,
 ) -> Tree:
   """Carries each leaf's value up its path, and lets its nodes choose anew.
 
@@ -215,46 +265,47 @@ def back_up(
 
   Args:
     tree: the trees.
-    path: [D, B], each tree's nodes from root to leaf, then `NOBODY`.
-    length: [], the length of the longest.
+    leaf: [B], where the paths end.
     value: [B], of the leaves.
+    levels: [], the nodes of the longest path.
     select: the rule by which nodes choose.
+    max_depth: the deepest node's distance from the root.
   """
-  batch = jnp.broadcast_to(jnp.arange(path.shape[1]), (LEVELS, path.shape[1]))
-
-  def to_parent(value, edge):
-    node, reward, discount = edge
-    above = jnp.where(node == NOBODY, value, reward + discount * value)
-    return above, value
 
   def body(carry):
-    level, tree, value = carry
-    level -= LEVELS
-    node = lax.dynamic_slice_in_dim(path, level, LEVELS)
-    reward, discount = rows(tree.reward, node), rows(tree.discount, node)
-    value, returns = lax.scan(
-      to_parent, value, (node, reward, discount), reverse=True, unroll=True
-    )
-    visits = rows(tree.visits, node)
-    mean = (rows(tree.value, node) * visits + returns) / (visits + 1)
-    edge = (rows(tree.parent, node), batch, rows(tree.slot, node))
+    levels, tree, node, value = carry
+    line = tree.lines(node)
+    nodes, parents = line[:-1], line[1:]
+    edge = tree.edges(nodes)
+    returns = []
+    for i in range(LEVELS):
+      returns.append(value)
+      above = edge.reward[i] + edge.discount[i] * value
+      value = jnp.where(nodes[i] == NOBODY, value, above)
+    visits = rows(tree.visits, nodes)
+    mean = rows(tree.value, nodes) * visits + jnp.stack(returns)
+    visits += 1
+    mean /= visits
+    slot = edge.slot.astype(jnp.int32)
+    worth = edge.reward + edge.discount * mean
     tree = tree._replace(
-      visits=tree.visits.at[node, batch].set(visits + 1),
-      value=tree.value.at[node, batch].set(mean),
-      child_visits=tree.child_visits.at[edge].set(visits + 1),
-      child_value=tree.child_value.at[edge].set(reward + discount * mean),
+      visits=put(tree.visits, nodes, visits),
+      value=put(tree.value, nodes, mean),
+      child_visits=put_at_slot(tree.child_visits, parents, slot, visits),
+      child_value=put_at_slot(tree.child_value, parents, slot, worth),
     )
-    choice = choose(tree, node, select)
-    chosen = tree.child.at[node, batch, choice].get(mode='clip')
+    choice = choose(
+      tree, nodes, lambda x: select(x._replace(visits=visits, value=mean))
+    )
+    following = next_nodes(tree, nodes, choice, edge.depth, max_depth)
     tree = tree._replace(
-      choice=tree.choice.at[node, batch].set(choice),
-      chosen=tree.chosen.at[node, batch].set(chosen),
+      choice=put(tree.choice, nodes, choice),
+      next=put(tree.next, nodes, following),
     )
-    return level, tree, value
+    return levels - LEVELS, tree, parents[-1], value
 
-  level = (length + LEVELS - 1) // LEVELS * LEVELS
-  _, tree, _ = lax.while_loop(
-    lambda carry: carry[0] > 0, body, (level, tree, value)
+  _, tree, _, _ = lax.while_loop(
+    lambda carry: carry[0] > 0, body, (levels, tree, leaf, value)
   )
   return tree
 
@@ -263,32 +314,37 @@ def choose(tree: Tree, index: Array, select: SelectFn) -> Array:
   """Returns the slots that nodes [..., B] choose.
 
   Most nodes have few children: only as many slots are looked at as the node
-  with the most of them needs, in steps of four.
+  with the most of them needs.
   """
   widths = [tree.child.shape[2]]
+  if tree.untried is None or widths[0] <= 8:
+    return select(tree.node(index))
   while widths[0] > 8:
     widths.insert(0, max(8, widths[0] // 4))
-  if len(widths) == 1:
-    return select(tree.node(index))
-  most = jnp.max(rows(tree.frontier, index)[..., 0])
-  place = jnp.sum(most > jnp.asarray(widths[:-1]))
+  most = jnp.max(rows(tree.untried.frontier, index)[..., 0])
+  at = jnp.sum(most > jnp.asarray(widths[:-1]))
   return lax.switch(
-    place, [lambda w=w: select(tree.node(index, w)) for w in widths]
+    at, [lambda w=w: select(tree.node(index, w)) for w in widths]
   )
 
 
-def in_order(frontier: Frontier, untried: Array, order: Array) -> Frontier:
-  """Makes the actions of `order` [B, M] the first to be tried."""
+def in_order(
+  frontier: Frontier, untried: Array, order: Array, here: Array
+) -> Frontier:
+  """Makes the actions of `order` [B, M] the first to be tried, where `here`.
+
+  Args:
+    frontier: of nodes [..., B].
+    untried: [..., B, A], their priors.
+    order: [B, M].
+    here: [..., B] bool.
+  """
   count, last = frontier.num_children.astype(jnp.int32), order.shape[1] - 1
-  action = jnp.take_along_axis(order, jnp.minimum(count, last)[:, None], axis=1)
-  prior = jnp.take_along_axis(untried, action, axis=1)
+  batch = jnp.broadcast_to(jnp.arange(len(order)), count.shape)
+  action = order[batch, jnp.minimum(count, last)]
+  prior = jnp.take_along_axis(untried, action[..., None], axis=-1)[..., 0]
+  here &= count <= last
   return frontier._replace(
-    action=jnp.where(count <= last, action[:, 0], frontier.action),
-    prior=jnp.where(count <= last, prior[:, 0], frontier.prior),
+    action=jnp.where(here, action, frontier.action),
+    prior=jnp.where(here, prior, frontier.prior),
   )
-
-
-def at_slot(child: Array, slot: Array) -> Array:
-  """Reads slot [B] of [B, K]; nobody past the last."""
-  batch = jnp.arange(slot.shape[0])
-  return child.at[batch, slot].get(mode='fill', fill_value=NOBODY)

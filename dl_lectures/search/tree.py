@@ -1,30 +1,37 @@
 """The search tree: what a search reads and writes, and what one reads off it.
 
-Two ideas make it fast.
+Three ideas make it fast.
 
 1. *Children in the order of opening.* All actions of a node that have not been
    tried share one value, so only the likeliest of them matters. A node keeps
    that one (`Frontier`) and, in slots `0 .. num_children - 1`, what is known of
    the actions tried already. A choice looks at the slots and at one candidate
-   more, never at all `A` actions.
+   more, never at all `A` actions. Where there are no more than `FEW` actions
+   that is not worth its while: every action has its own slot from the start.
 2. *Node-major arrays.* Node `i` of all `B` trees is one contiguous slab: a new
    node in every tree is one write.
+3. *Lines.* A node keeps the numbers of its nearest ancestors, so that several
+   levels of a path are read at once, with no walk.
 
 Node 1 is the root. Node 0 is nobody: the root's parent, the child that is not
-there yet, and where a tree that has nothing to write writes. Nodes are numbered
-in the order of their making, so that a parent comes before its children.
+there yet, and where a tree that has nothing to write writes. A parent's number
+is smaller than its children's.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dl_lectures.types import Array
+from dl_lectures.types import Array, UsageError
 
 NOBODY = 0
 ROOT = 1
+FEW = 16  # actions, for which each has its own slot
+LEVELS = 6  # of a path that are treated at once
+SAFE = 'promise_in_bounds'
 
 
 class RootFnOutput(NamedTuple):
@@ -79,22 +86,22 @@ class Node(NamedTuple):
   """Nodes as a rule of selection sees them; `...` stands for their batch.
 
   Attributes:
-    visits: [...] int32, the simulations that came through.
+    visits: [...] float32, the simulations that came through.
     value: [...] float32, mean of the values that they backed up.
     raw_value: [...] float32, the network's value.
-    num_children: [...] int32, the number of actions tried so far.
-    next_prior: [...] float32, the prior of the action that is tried next, the
-      largest left; 0 where no legal action is left.
-    rest_prior: [...] float32, the sum of the priors of the actions not tried.
-    child_visits: [..., K] int32, 0 in a slot that is not used yet.
+    next_slot: [...] int32, the slot of the action that is tried next.
+    next_prior: [...] float32, its prior, the largest of those that have no slot
+      yet; 0 where there is no such action.
+    rest_prior: [...] float32, the sum of the priors of all that have no slot.
+    child_visits: [..., K] float32, 0 where the action has not been tried.
     child_value: [..., K] float32, for the player to move at the node.
-    child_prior: [..., K] float32.
+    child_prior: [..., K] float32, 0 where no legal action has the slot.
   """
 
   visits: Array
   value: Array
   raw_value: Array
-  num_children: Array
+  next_slot: Array
   next_prior: Array
   rest_prior: Array
   child_visits: Array
@@ -118,56 +125,110 @@ class Frontier(NamedTuple):
   rest: Array
 
 
+class Untried(NamedTuple):
+  """The actions that have no slot yet.
+
+  Attributes:
+    frontier: [N, B, 4] float32, `Frontier`.
+    prior: [N, B, A] float32; 0 where tried already or illegal.
+  """
+
+  frontier: Array
+  prior: Array
+
+
+class Edge(NamedTuple):
+  """What is settled when a node is made, each [...] float32.
+
+  Attributes:
+    raw_value: the network's value of the node.
+    reward: of the edge into the node.
+    discount: of the edge into the node.
+    action: of the edge into the node.
+    slot: the node's slot at its parent.
+    depth: its distance from the root.
+  """
+
+  raw_value: Array
+  reward: Array
+  discount: Array
+  action: Array
+  slot: Array
+  depth: Array
+
+
 class Tree(NamedTuple):
   """A batch of `B` trees of up to `N` nodes, `A` actions, `K` child slots.
 
   Attributes:
-    visits: [N, B] int32, 0 where there is no node yet.
+    visits: [N, B] float32, 0 where there is no node yet.
     value: [N, B] float32, mean of the values backed up.
-    raw_value: [N, B] float32, the network's value.
     choice: [N, B] int32, the slot that the next simulation to come here takes.
-    chosen: [N, B] int32, the node in that slot, as in `child`.
-    reward: [N, B] float32, of the edge into the node.
-    discount: [N, B] float32, of the edge into the node.
-    action: [N, B] int32, of the edge into the node.
-    parent: [N, B] int32.
-    slot: [N, B] int32, the node's slot at its parent.
-    frontier: [N, B, 4] float32, `Frontier`.
-    untried: [N, B, A] float32, the prior; 0 where tried already or illegal.
+    next: [N, B] int32, the node in that slot, or the node itself if the
+      simulation leaves the tree here.
+    edge: [N, 6, B] float32, `Edge`.
+    line: [N, L + 1, B] int32, the node, its parent, its parent's parent ...
     child: [N, B, K] int32, the child's number, negative if it is terminal, 0 if
       there is none.
-    child_visits: [N, B, K] int32.
+    child_visits: [N, B, K] float32.
     child_value: [N, B, K] float32, reward + discount * the child's value.
     child_prior: [N, B, K] float32.
+    untried: what is known of the other actions; None if every action has a
+      slot from the start.
     embedding: [N, B, ...].
   """
 
   visits: Array
   value: Array
-  raw_value: Array
   choice: Array
-  chosen: Array
-  reward: Array
-  discount: Array
-  action: Array
-  parent: Array
-  slot: Array
-  frontier: Array
-  untried: Array
+  next: Array
+  edge: Array
+  line: Array
   child: Array
   child_visits: Array
   child_value: Array
   child_prior: Array
+  untried: Untried | None
   embedding: Any
+
+  @property
+  def num_actions(self) -> int:
+    """A."""
+    every = self.child if self.untried is None else self.untried.prior
+    return every.shape[2]
+
+  def edges(self, index: Array) -> Edge:
+    """Reads the edges into nodes `index[..., b]` of every tree b."""
+    size, width = self.edge.shape[1:]
+    flat, batch = self.edge.reshape(-1), jnp.arange(width)
+    batch = jnp.broadcast_to(batch, index.shape)
+    return Edge(
+      *(
+        flat.at[(index * size + i) * width + batch].get(mode=SAFE)
+        for i in range(size)
+      )
+    )
+
+  def lines(self, index: Array) -> Array:
+    """Reads the lines of nodes `index[b]`, [L + 1, B]."""
+    size, width = self.line.shape[1:]
+    step, batch = jnp.arange(size)[:, None], jnp.arange(width)[None]
+    flat = (index[None] * size + step) * width + batch
+    return self.line.reshape(-1).at[flat].get(mode=SAFE)
 
   def node(self, index: Array, width: int | None = None) -> Node:
     """Reads node `index[..., b]` of every tree b, with `width` of its slots."""
-    frontier = unpack(rows(self.frontier, index))
+    value = rows(self.value, index)
+    if self.untried is None:
+      none = jnp.zeros_like(value)
+      frontier = Frontier(none, none, none, none)
+    else:
+      frontier = unpack(rows(self.untried.frontier, index))
     return Node(
       visits=rows(self.visits, index),
-      value=rows(self.value, index),
-      raw_value=rows(self.raw_value, index),
-      num_children=frontier.num_children.astype(jnp.int32),
+      value=value,
+      raw_value=self.edges(index).raw_value,
+      next_slot=frontier.num_children.astype(jnp.int32),
       next_prior=frontier.prior,
       rest_prior=frontier.rest,
       child_visits=rows(self.child_visits, index, width),
@@ -179,20 +240,27 @@ class Tree(NamedTuple):
     """Reads the root of every tree."""
     return self.node(jnp.full(self.visits.shape[1:], ROOT))
 
+  def root_actions(self) -> Array:
+    """Returns the actions in the root's slots, [B, K] int32; -1 for none."""
+    child = jnp.abs(self.child[ROOT])
+    action = self.edges(child.T).action.T.astype(jnp.int32)
+    return jnp.where(child == NOBODY, -1, action)
+
   def by_action(self, slots: Array, fill: Array) -> Array:
     """Spreads what the root's slots hold, [B, K], over the actions, [B, A].
 
     Actions that have not been tried get `fill` [B, A].
     """
-    child = jnp.abs(self.child[ROOT])
-    action = rows(self.action, child.T).T
-    action = jnp.where(child == NOBODY, fill.shape[1], action)
+    if self.untried is None:
+      return jnp.where(self.child[ROOT] == NOBODY, fill, slots)
+    action = self.root_actions()
+    action = jnp.where(action < 0, fill.shape[1], action)
     batch = jnp.arange(len(fill))[:, None]
-    return fill.at[batch, action].set(slots.astype(fill.dtype), mode='drop')
+    return fill.at[batch, action].set(slots, mode='drop')
 
   def summary(self) -> SearchSummary:
     """Returns what the search says of the root."""
-    zeros = jnp.zeros_like(self.untried[ROOT])
+    zeros = jnp.zeros((self.visits.shape[1], self.num_actions))
     visits = self.by_action(self.child_visits[ROOT], zeros)
     total = jnp.sum(visits, axis=-1, keepdims=True)
     uniform = 1 / visits.shape[1]
@@ -208,32 +276,198 @@ def init(root: RootFnOutput, capacity: int) -> Tree:
   """Returns trees of their root alone, with room for `capacity` nodes more."""
   batch, num_actions = root.prior_logits.shape
   size = ROOT + 1 + capacity
-  slots = min(num_actions, capacity)
+  few = num_actions <= FEW
+  slots = num_actions if few else min(num_actions, capacity)
+  check_size(size, batch, slots)
   prior = softmax(root.prior_logits)
-  integers = jnp.zeros((size, batch), jnp.int32)
-  floats = jnp.zeros((size, batch))
+  zero = jnp.zeros((batch,))
+  one = jnp.full((batch,), ROOT)
 
   def rooted(x):
     return write(jnp.zeros((size, *x.shape), x.dtype), ROOT, x)
 
+  none = jnp.zeros((size, batch, slots))
   return Tree(
-    visits=integers.at[ROOT].set(1),
+    visits=rooted(zero + 1),
     value=rooted(root.value),
-    raw_value=rooted(root.value),
-    choice=integers,
-    chosen=integers,
-    reward=floats,
-    discount=floats,
-    action=integers,
-    parent=integers,
-    slot=integers,
-    frontier=rooted(pack(frontier_of(prior, jnp.zeros((batch,))))),
-    untried=rooted(prior),
-    child=jnp.zeros((size, batch, slots), jnp.int32),
-    child_visits=jnp.zeros((size, batch, slots), jnp.int32),
-    child_value=jnp.zeros((size, batch, slots)),
-    child_prior=jnp.zeros((size, batch, slots)),
+    choice=rooted(best(prior)[1] if few else jnp.zeros_like(one)),
+    next=rooted(one),
+    edge=rooted(jnp.stack(Edge(root.value, zero, zero, zero, zero, zero))),
+    line=jnp.zeros((size, LEVELS + 1, batch), jnp.int32).at[ROOT, 0].set(ROOT),
+    child=none.astype(jnp.int32),
+    child_visits=none,
+    child_value=none,
+    child_prior=rooted(prior) if few else none,
+    untried=None
+    if few
+    else Untried(rooted(pack(frontier_of(prior, zero))), rooted(prior)),
     embedding=jax.tree.map(rooted, root.embedding),
+  )
+
+
+def check_size(*size: int) -> None:
+  """Raises UsageError for trees whose slots int32 cannot number."""
+  if math.prod(size) >= 1 << 31:
+    raise UsageError(
+      '{} nodes x {} trees x {} slots are too many: '.format(*size)
+      + 'at most 2^31; search fewer positions at once'
+    )
+
+
+def reuse(tree: Tree, action: Array, max_nodes: int | None = None) -> Tree:
+  """Returns what the trees know of the positions that actions lead to.
+
+  Each tree's new root is the child that its action leads to. Numbers,
+  statistics, priors and embeddings below it stay as they are. Hand the result
+  to `alphazero_policy` as `kept`.
+
+  A tree is empty, and its next search starts afresh, where the action was never
+  tried, where it ended the game, where it is negative (say, because a new game
+  begins), and where more than `max_nodes` nodes are to be kept.
+
+  Args:
+    tree: from a search.
+    action: [B] int32.
+    max_nodes: room in the result; by default as much as in `tree`. With a
+      number given, the trees of move after move have the same shape, and the
+      next search is compiled once.
+
+  Example: half of the simulations on, half of the tree kept.
+
+  >>> from dl_lectures import search
+  >>> def recurrent_fn(params, key, action, embedding):
+  ...   out = search.RecurrentFnOutput(
+  ...     reward=jnp.zeros(action.shape), discount=-jnp.ones(action.shape),
+  ...     prior_logits=jnp.zeros((*action.shape, 2)),
+  ...     value=jnp.zeros(action.shape))
+  ...   return out, embedding
+  >>> root = search.RootFnOutput(jnp.zeros((1, 2)), jnp.zeros(1), jnp.zeros(1))
+  >>> def play(kept):
+  ...   return search.alphazero_policy(
+  ...     None, jax.random.key(0), root, recurrent_fn, 20,
+  ...     dirichlet_fraction=0.0, kept=kept)
+  >>> first = play(None)
+  >>> second = play(search.reuse(first.search_tree, jnp.array([1])))
+  >>> [int(x.search_tree.summary().visit_counts.sum()) for x in (first, second)]
+  [20, 29]
+  """
+  size, width = tree.visits.shape
+  room = size - 1 if max_nodes is None else max_nodes
+  nodes = jnp.broadcast_to(jnp.arange(size)[:, None], (size, width))
+  slots = jnp.arange(tree.child.shape[2])[None]
+  actions = slots if tree.untried is None else tree.root_actions()
+  # Positive is a child that the game goes on at.
+  at_action = (actions == action[:, None]) & (tree.child[ROOT] > NOBODY)
+  child = jnp.max(jnp.where(at_action, tree.child[ROOT], NOBODY), axis=1)[None]
+  member = (nodes == child) & (child > NOBODY)
+  above = tree.line[:, 1]
+  for _ in range(size.bit_length()):  # whose path leads through the child
+    member |= rows(member, above)
+    above = rows(above, above)
+  member &= jnp.sum(member, axis=0, keepdims=True) <= room
+  # Numbers keep their order, so that the child becomes the root.
+  new = jnp.where(member, jnp.cumsum(member, axis=0), NOBODY)
+  batch = jnp.arange(width)[None]
+  old = jnp.zeros((room + 1, width), jnp.int32)
+  old = old.at[jnp.where(member, new, room + 1), batch].set(nodes, mode='drop')
+
+  def move(x):
+    blank = (old == NOBODY).reshape(*old.shape, *[1] * (x.ndim - 2))
+    return jnp.where(blank, jnp.zeros((), x.dtype), rows(x, old))
+
+  def renumber(x):
+    flat = jnp.moveaxis(x, 1, -1).reshape(-1, width)
+    flat = jnp.sign(flat) * rows(new, jnp.abs(flat))
+    return jnp.moveaxis(flat.reshape(len(x), -1, width), -1, 1).reshape(x.shape)
+
+  kept = jax.tree.map(
+    move,
+    tree._replace(
+      edge=jnp.swapaxes(tree.edge, 1, 2), line=jnp.swapaxes(tree.line, 1, 2)
+    ),
+  )
+  if tree.untried is not None:
+    most = min(room, kept.child.shape[2])
+    kept = kept._replace(
+      child=kept.child[..., :most],
+      child_visits=kept.child_visits[..., :most],
+      child_value=kept.child_value[..., :most],
+      child_prior=kept.child_prior[..., :most],
+    )
+  depth = Edge._fields.index('depth')
+  return kept._replace(
+    next=renumber(kept.next),
+    line=jnp.swapaxes(renumber(kept.line), 1, 2),
+    child=renumber(kept.child),
+    edge=jnp.swapaxes(kept.edge.at[..., depth].add(-1), 1, 2),
+  )
+
+
+def graft(root: RootFnOutput, kept: Tree, capacity: int) -> Tree:
+  """Returns trees that go on from `kept`, with room for `capacity` nodes more.
+
+  The root's priors are those given, also for actions that have been tried: a
+  search wants its own noise. An empty tree becomes its root alone.
+  """
+  batch, num_actions = root.prior_logits.shape
+  held = (kept.visits.shape[1], kept.num_actions)
+  if held != (batch, num_actions):
+    raise UsageError(
+      'the kept tree has {} trees of {} actions, '.format(*held)
+      + f'the root {batch} of {num_actions}: they must be the same'
+    )
+  size = kept.visits.shape[0] + capacity
+  few = kept.untried is None
+  slots = num_actions if few else min(num_actions, size - ROOT - 1)
+
+  check_size(size, batch, slots)
+
+  def grow(x, width=None):
+    pad = [(0, capacity), *[(0, 0)] * (x.ndim - 1)]
+    if width is not None:
+      pad[2] = (0, width - x.shape[2])
+    return jnp.pad(x, pad)
+
+  fresh = kept.visits[ROOT] == 0
+  prior = softmax(root.prior_logits)
+  tree = jax.tree.map(grow, kept)
+  tree = tree._replace(
+    visits=tree.visits.at[ROOT].set(jnp.where(fresh, 1, kept.visits[ROOT])),
+    value=tree.value.at[ROOT].set(
+      jnp.where(fresh, root.value, kept.value[ROOT])
+    ),
+    edge=tree.edge.at[ROOT, 0].set(
+      jnp.where(fresh, root.value, kept.edge[ROOT, 0])
+    ),
+    line=tree.line.at[ROOT, 0].set(ROOT),
+    embedding=jax.tree.map(
+      lambda x, y: write(x, ROOT, y), tree.embedding, root.embedding
+    ),
+  )
+  if kept.untried is None or tree.untried is None:
+    return tree._replace(child_prior=write(tree.child_prior, ROOT, prior))
+  actions = kept.root_actions()
+  tried = actions >= 0
+  where = jnp.where(tried, actions, num_actions)
+  untried = prior.at[jnp.arange(batch)[:, None], where].set(0, mode='drop')
+  child_prior = jnp.where(
+    tried, jnp.take_along_axis(prior, jnp.maximum(actions, 0), axis=1), 0
+  )
+  frontier = frontier_of(untried, kept.untried.frontier[ROOT, :, 0])
+  tree = tree._replace(
+    child=grow(kept.child, slots),
+    child_visits=grow(kept.child_visits, slots),
+    child_value=grow(kept.child_value, slots),
+    child_prior=grow(kept.child_prior, slots),
+    untried=Untried(
+      frontier=write(tree.untried.frontier, ROOT, pack(frontier)),
+      prior=write(tree.untried.prior, ROOT, untried),
+    ),
+  )
+  return tree._replace(
+    child_prior=tree.child_prior.at[ROOT, :, : actions.shape[1]].set(
+      child_prior
+    )
   )
 
 
@@ -253,14 +487,51 @@ def unpack(packed: Array) -> Frontier:
   return Frontier(*(packed[..., i] for i in range(len(Frontier._fields))))
 
 
+def place(x: Array, node: Array, slot: Array | None = None) -> Array:
+  """Where node `node[..., b]` (and slot) of every tree b stands in flat `x`.
+
+  XLA:CPU pays for every index column of a gather and of a scatter: here is one.
+  """
+  batch = jnp.broadcast_to(jnp.arange(x.shape[1]), node.shape)
+  flat = node * x.shape[1] + batch
+  return flat if slot is None else flat * x.shape[2] + slot
+
+
 def rows(x: Array, node: Array, width: int | None = None) -> Array:
   """Reads row `node[..., b]` of every tree b from [N, B, ...].
 
   Of rows that have one axis more, the first `width` entries.
   """
-  batch = jnp.broadcast_to(jnp.arange(x.shape[1]), node.shape)
-  place = (node, batch) if width is None else (node, batch, slice(width))
-  return x.at[place].get(mode='promise_in_bounds')
+  flat = x.reshape(-1, *x.shape[2:])
+  where = place(x, node)
+  return flat.at[where if width is None else (where, slice(width))].get(
+    mode=SAFE
+  )
+
+
+def rows_to_write(x: Array, node: Array) -> Array:
+  """Reads rows as `rows` does, for what is to be written to `x` again.
+
+  XLA:CPU would fuse a flat gather into that write and copy all of `x` first.
+  """
+  return x.at[node, jnp.arange(x.shape[1])].get(mode=SAFE)
+
+
+def put(x: Array, node: Array, values: Array) -> Array:
+  """Writes row `node[..., b]` of every tree b of [N, B, ...]."""
+  flat = x.reshape(-1, *x.shape[2:])
+  return flat.at[place(x, node)].set(values, mode=SAFE).reshape(x.shape)
+
+
+def at_slot(x: Array, node: Array, slot: Array) -> Array:
+  """Reads slot `slot[..., b]` of node `node[..., b]` from [N, B, K]."""
+  return x.reshape(-1).at[place(x, node, slot)].get(mode='clip')
+
+
+def put_at_slot(x: Array, node: Array, slot: Array, values: Array) -> Array:
+  """Writes slot `slot[..., b]` of node `node[..., b]` of [N, B, K]."""
+  where = place(x, node, slot)
+  return x.reshape(-1).at[where].set(values, mode='drop').reshape(x.shape)
 
 
 def write(x: Array, node: int | Array, slab: Array) -> Array:
