@@ -269,3 +269,46 @@ def test_it_never_loses_tic_tac_toe_to_perfect_play():
   start = game.init(jax.random.key(0))
   assert worst(start, 0) >= 0
   assert worst(start, 1) >= 0
+
+
+@pytest.mark.parametrize('num_actions', [7, 40])
+def test_reuse_keeps_what_is_known_below_a_move(num_actions):
+  make_root, recurrent_fn = hashed_game(search, num_actions, -1.0, 1)
+  roots = make_root(6)
+
+  def run(kept, root):
+    return search.alphazero_policy(
+      None,
+      jax.random.key(0),
+      root,
+      recurrent_fn,
+      48,
+      dirichlet_fraction=0.0,
+      temperature=0.0,
+      kept=kept,
+    )
+
+  first = run(None, roots)
+  before = first.search_tree.summary()
+  kept = search.reuse(first.search_tree, first.action)
+  out, states = recurrent_fn(None, None, first.action, roots.embedding)
+  batch = np.arange(6)
+  visits = np.asarray(before.visit_counts)[batch, np.asarray(first.action)]
+  over = np.asarray(out.discount) == 0
+  # The child's own first visit is its making, the others are its children's.
+  found = np.asarray(kept.summary().visit_counts.sum(axis=1))
+  np.testing.assert_array_equal(found[~over], visits[~over] - 1)
+  value = np.asarray(kept.summary().value)
+  expected = -np.asarray(before.qvalues)[batch, np.asarray(first.action)]
+  np.testing.assert_allclose(value[~over], expected[~over], atol=1e-6)
+  root = search.RootFnOutput(out.prior_logits, out.value, states)
+  second = run(kept, root).search_tree.summary()
+  total = np.asarray(second.visit_counts.sum(axis=1))
+  np.testing.assert_array_equal(total[~over], 48 + visits[~over] - 1)
+  # Where nothing is kept the search is that of a fresh tree.
+  fresh = run(search.reuse(first.search_tree, jnp.full(6, -1)), root)
+  alone = run(None, root)
+  np.testing.assert_array_equal(
+    fresh.search_tree.summary().visit_counts,
+    alone.search_tree.summary().visit_counts,
+  )
