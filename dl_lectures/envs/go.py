@@ -39,8 +39,8 @@ random games that is one position in 50 on 9x9 and one in 17 on 19x19; for 64
 games played together, .6 and .9 turns a ply. Hashes are sums, not xors (two,
 mod 2^32): so a chain's is one more channel of the scatter-add.
 
-`python -m benchmarks.rules go_9x9 go_19x19`, 64 games on one core: 3.1 and
-6.3 us a state and step (pgx: 20 and 264), 2.8 and 10.9 kB a state, of which
+`python -m benchmarks.rules go_9x9 go_19x19`, 64 games on one core: 1.8 and
+6.2 us a state and step (pgx: 15 and 263), 2.8 and 10.9 kB a state, of which
 the hashes are half.
 
 Example: White has taken a stone and may not be taken back at once.
