@@ -364,6 +364,7 @@ def reuse(tree: Tree, action: Array, max_nodes: int | None = None) -> Tree:
   for _ in range(size.bit_length()):  # whose path leads through the child
     member |= rows(member, above)
     above = rows(above, above)
+  member &= tree.visits > 0  # not the unused rows of old edges
   member &= jnp.sum(member, axis=0, keepdims=True) <= room
   # Numbers keep their order, so that the child becomes the root.
   new = jnp.where(member, jnp.cumsum(member, axis=0), NOBODY)
