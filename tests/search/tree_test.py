@@ -1,6 +1,7 @@
 """What is kept of a tree is what was there, and the search goes on from it."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -229,12 +230,11 @@ def test_kept_trees_of_another_batch_are_refused():
 
 
 def test_trees_too_many_to_number_are_refused():
-  root = search.RootFnOutput(
-    *(
-      jax.ShapeDtypeStruct(shape, jnp.float32)
-      for shape in ((1 << 16, 300), (1 << 16,), (1 << 16,))
-    )
-  )
+  shapes: Any = [
+    jax.ShapeDtypeStruct(shape, jnp.float32)
+    for shape in ((1 << 16, 300), (1 << 16,), (1 << 16,))
+  ]
+  root = search.RootFnOutput(*shapes)
   _, recurrent_fn = hashed_game(search, 300, -1.0)
   with pytest.raises(UsageError, match='search fewer positions at once'):
     jax.eval_shape(
