@@ -141,7 +141,7 @@ def aggregate(
   """Joins the summaries of one system's seeds into one result.
 
   Of a claim that is a number it takes the mean over the seeds and Student's 95%
-  interval of that mean; a single seed keeps its own interval. Its bar is met
+  interval of that mean, within [0, 1] for a share; a single seed keeps its own. Its bar is met
   if the mean meets it. Any other claim must be the same in all seeds, else it
   is the list of theirs, and its bar is met if every seed meets it.
 
@@ -227,7 +227,10 @@ def _join(claims: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   if all(_is_number(value) for value in values):
     mean = float(np.mean(values))
     if not joined['exact'] or len(set(values)) > 1:
-      joined['value'], joined['interval'] = mean, list(_student(values))
+      low, high = _student(values)
+      if _is_share(claims):
+        low, high = max(low, 0.0), min(high, 1.0)
+      joined['value'], joined['interval'] = mean, [low, high]
     signs = {_sign(claim) for claim in claims} - {''}
     if joined['met'] is not None and len(signs) == 1:
       reached = mean >= joined['bar'], mean <= joined['bar']
@@ -238,6 +241,16 @@ def _join(claims: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   if all(_is_number(baseline) for baseline in baselines):
     joined['baseline'] = float(np.mean(baselines))
   return joined
+
+
+def _is_share(claims: Sequence[Mapping[str, Any]]) -> bool:
+  """Whether a claim's numbers are shares that should be high: within [0, 1]."""
+  numbers = [
+    x for c in claims for x in (c['value'], c['bar'], *(c['interval'] or ()))
+  ]
+  return all(_is_number(x) and 0 <= x <= 1 for x in numbers) and '<= ' not in {
+    _sign(claim) for claim in claims
+  }
 
 
 def _student(values: Sequence[float]) -> tuple[float, float]:

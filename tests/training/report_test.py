@@ -219,6 +219,17 @@ def test_counts_and_words_are_joined_as_they_are():
   assert other['value'] == ['centre', 'edge']
 
 
+def test_the_interval_of_a_share_stays_between_0_and_1():
+  # Student's would be .333 +- 1.434.
+  shares = _joined(*(at_least('a', v, 0.5) for v in (0.0, 0.0, 1.0)))
+  assert shares['interval'] == [0, 1]
+  # A loss may be 1.7 though each of the seeds had less than 1.
+  losses = _joined(*(at_most('a', v, 0.5) for v in (0.0, 0.0, 1.0)))
+  assert losses['interval'] == pytest.approx([-1.100884, 1.767551], abs=1e-6)
+  elo = _joined(*(at_least('a', v, 0.5) for v in (0.0, 0.0, 20.0)))
+  assert elo['interval'][1] > 20
+
+
 def test_one_seed_keeps_its_own_interval():
   joined = _joined(at_least('a', 0.8, 0.7, interval=(0.6, 0.9)))
   assert (joined['value'], joined['interval']) == (0.8, [0.6, 0.9])
