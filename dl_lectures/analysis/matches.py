@@ -194,6 +194,15 @@ def round_robin(
     )
     points[names.index(a), names.index(b)] = won
     points[names.index(b), names.index(a)] = num_games - won
+  return standings(names, points)
+
+
+def standings(names: Sequence[str], points: np.ndarray) -> list[Standing]:
+  """Rates players by the points [n, n] that each took from each other.
+
+  >>> [s.score for s in standings('ab', np.array([[0, 1], [3, 0]]))]
+  [0.25, 0.75]
+  """
   rated = ratings.bradley_terry(points)
   played = (points + points.T).sum(axis=1)
   return [

@@ -176,6 +176,38 @@ def quality_by_search(
   return draw
 
 
+def elo_by_search(
+  game: str, simulations: Sequence[int], standings: Sequence[Standing]
+) -> Panel:
+  """Ratings with 95% intervals against simulations a move.
+
+  Args:
+    game: its name.
+    simulations: [n], ascending; 0 is the raw network.
+    standings: [n], of these amounts of search.
+  """
+
+  def draw(axes: Axes) -> None:
+    axes.errorbar(
+      range(len(simulations)),
+      [s.elo for s in standings],
+      [1.96 * s.error for s in standings],
+      fmt='o-',
+      ms=4,
+      capsize=2,
+      color=_SEARCH_COLOURS[3],
+    )
+    names = ['raw' if n == 0 else f'{n:,}' for n in simulations]
+    axes.set_xticks(range(len(simulations)), names)
+    axes.set(
+      title=f'{game}: the amount of search per decision',
+      xlabel='simulations a move',
+      ylabel=f'Elo above {standings[0].name}',
+    )
+
+  return draw
+
+
 def elo(standings: Sequence[Standing]) -> Panel:
   """Ratings with 95% intervals, the weakest at the bottom."""
 

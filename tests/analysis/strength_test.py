@@ -29,9 +29,10 @@ def test_panels_show_their_numbers():
         [0, 64], {'late': [(0.7, 0.6, 0.8, 100), (0.9, 0.85, 0.95, 100)]}
       ),
       strength.elo(standings),
+      strength.elo_by_search('chess', [0, 1024], standings),
     ]
   )
-  training, openings, search, elo = page.axes
+  training, openings, search, elo, ladder = page.axes
   minutes, kept = np.asarray(training.lines[0].get_data())
   assert minutes.tolist() == [0, 1, 2]
   assert kept.tolist() == [0.3, 0.6, 0.7]
@@ -44,6 +45,8 @@ def test_panels_show_their_numbers():
   assert [t.get_text() for t in search.get_xticklabels()] == ['raw', '64']
   bars = [bar for bar in elo.patches if isinstance(bar, Rectangle)]
   assert [bar.get_width() for bar in bars] == [0, 900]
+  assert [t.get_text() for t in ladder.get_xticklabels()] == ['raw', '1,024']
+  assert np.asarray(ladder.lines[0].get_data()[1]).tolist() == [0, 900]
 
 
 def test_claims_stand_beside_the_simple_player():
