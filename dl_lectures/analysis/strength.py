@@ -138,6 +138,32 @@ def openings_over_training(
   return draw
 
 
+def first_move_over_training(
+  name: str, seconds: Sequence[float], prior: Sequence[float], uniform: float
+) -> Panel:
+  """How likely one first move is, against training time.
+
+  Args:
+    name: of the move.
+    seconds: [n].
+    prior: [n], its share of the network's prior.
+    uniform: its share where nothing is known, drawn dotted.
+  """
+
+  def draw(axes: Axes) -> None:
+    minutes = np.asarray(seconds) / 60
+    axes.plot(minutes, prior, 'o-', ms=3, color=_SEARCH_COLOURS[3])
+    axes.axhline(uniform, ls=':', color='0.4', lw=1)
+    axes.set(
+      title=f'{name} as the first move, as self-play discovers it',
+      xlabel='minutes of training',
+      ylabel='share of prior',
+      ylim=(0, 1.02),
+    )
+
+  return draw
+
+
 def quality_by_search(
   simulations: Sequence[int],
   kept: Mapping[str, Sequence[tuple[float, float, float, int]]],

@@ -988,6 +988,15 @@ def conclude(
   best = BEST_OPENINGS.get((game.name, game.observation_shape[0]))
   if best is not None:
     claims += opening_claims(game, players, weights, best)
+    seen = [r for r in records if 'opening_prior' in r]
+    panels += [
+      strength.first_move_over_training(
+        game.action_name(best),
+        [r['seconds'] for r in seen],
+        [r['opening_prior'][best] for r in seen],
+        1 / game.num_actions,
+      )
+    ]
   if config.rating_games:
     standings = rate(config, game, players, result.state)
     rated = ('raw network', standings[-1].name)
@@ -1190,13 +1199,11 @@ PRESETS = {
   'smoke': _SMOKE,
   # Connect Four, ten minutes on two CPU cores.
   'laptop': Config(),
-  # 5x5 Go, twenty minutes.
+  # 5x5 Go, ten minutes. With the board's komi Black has to own all of it: who
+  # opens with two plies at random has lost as Black, so that nobody is rated.
   'go_5x5': Config(
     game='go',
     board_size=5,
-    channels=32,
-    blocks=3,
-    width=0,
     value_scale=1.0,
     temperature_plies=6,
     opening_plies=8,
@@ -1205,7 +1212,8 @@ PRESETS = {
     updates_per_step=24,
     learning_rate=2e-3,
     num_steps=300,
-    rating_games=16,
+    judged=(0, 64, 256),
+    rating_games=0,
   ),
   # Mates with a queen, six minutes, and with a rook, twenty.
   'chess_kqk': _ENDGAME,

@@ -141,9 +141,10 @@ def aggregate(
   """Joins the summaries of one system's seeds into one result.
 
   Of a claim that is a number it takes the mean over the seeds and Student's 95%
-  interval of that mean, within [0, 1] for a share; a single seed keeps its own. Its bar is met
-  if the mean meets it. Any other claim must be the same in all seeds, else it
-  is the list of theirs, and its bar is met if every seed meets it.
+  interval of that mean, within [0, 1] for a share; a single seed keeps its own
+  interval. Its bar is met if the mean meets it. Any other claim must be the
+  same in all seeds, else it is the list of theirs, and its bar is met if every
+  seed meets it.
 
   Args:
     summaries: of `write`, one per seed.

@@ -30,9 +30,10 @@ def test_panels_show_their_numbers():
       ),
       strength.elo(standings),
       strength.elo_by_search('chess', [0, 1024], standings),
+      strength.first_move_over_training('C3', [0, 60], [0.1, 0.9], 0.04),
     ]
   )
-  training, openings, search, elo, ladder = page.axes
+  training, openings, search, elo, ladder, first = page.axes
   minutes, kept = np.asarray(training.lines[0].get_data())
   assert minutes.tolist() == [0, 1, 2]
   assert kept.tolist() == [0.3, 0.6, 0.7]
@@ -47,6 +48,7 @@ def test_panels_show_their_numbers():
   assert [bar.get_width() for bar in bars] == [0, 900]
   assert [t.get_text() for t in ladder.get_xticklabels()] == ['raw', '1,024']
   assert np.asarray(ladder.lines[0].get_data()[1]).tolist() == [0, 900]
+  assert np.asarray(first.lines[0].get_data()).tolist() == [[0, 1], [0.1, 0.9]]
 
 
 def test_claims_stand_beside_the_simple_player():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ def trained() -> alphazero.Trained:
 
 
 def settings(**changes) -> alphazero_scaling.Settings:
-  usual = {
+  usual: dict[str, Any] = {
     'workdir': 'w',
     'step': 3,
     'simulations': (0, 1, 16, 64),
@@ -90,7 +91,7 @@ def test_what_cannot_be_is_told(
   changes, message, trained, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(alphazero, 'load', lambda workdir: trained)
-  usual = {
+  usual: dict[str, Any] = {
     'workdir': str(tmp_path),
     'simulations': (0, 1),
     'num_games': 2,
