@@ -4,7 +4,8 @@
 (Go), UCI (chess) or USI (shogi), as one types it: --second='gnugo --mode gtp'.
 Openings are a few random plies, each played twice with sides changed. Printed
 are wins, draws and losses of the first player, for each side too, and its Elo
-above the second with a 95% interval; --output keeps the games.
+above the second with a 95% interval; --output keeps the games, --results what
+they say.
 
 A program that dies, is silent too long or moves illegally ends the match with
 one line; what was played until then is printed.
@@ -14,6 +15,7 @@ import contextlib
 import json
 import math
 import pathlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +26,8 @@ import tqdm
 from dl_lectures.envs import games
 from dl_lectures.ops import ratings
 from dl_lectures.systems import alphazero
-from dl_lectures.types import UsageError
+from dl_lectures.training import report as reports
+from dl_lectures.types import Claim, UsageError
 from experiments import notation, opponents, tool
 
 
@@ -154,8 +157,10 @@ def match(
   side: str,
   patience: int,
   output: str,
+  results: str,
 ) -> None:
   """Plays the match that the flags describe."""
+  start = time.monotonic()
   trained = {
     name: alphazero.load(name)
     for name in (first, second)
@@ -186,6 +191,18 @@ def match(
     print(report(first, second, played))
   if failure is not None:
     raise failure
+  if results:
+    about = {
+      'command': reports.command(),
+      'preset': None,
+      'seeds': sorted({t.config.seed for t in trained.values()}) or [0],
+      'device': reports.device(),
+      'versions': reports.versions(),
+      'date': time.strftime('%Y-%m-%d', time.gmtime()),
+      'minutes': round((time.monotonic() - start) / 60, 2),
+      'claims': [c._asdict() for c in claims(chosen.name, second, played)],
+    }
+    pathlib.Path(results).write_text(json.dumps(about, indent=2) + '\n')
 
 
 def _play(rules, players, number, opening_plies, side):
@@ -228,23 +245,49 @@ def _program(
   return opponents.speaks_uci(program, rules.notation.protocol, go)
 
 
+def by_side(played: Sequence[Played]) -> dict[str, list[Played]]:
+  """The games in which the first player began, and the others."""
+  found = {
+    'begun by the first': [p for p in played if p.first_is == 0],
+    'begun by the second': [p for p in played if p.first_is == 1],
+  }
+  return {name: some for name, some in found.items() if some}
+
+
+def different(played: Sequence[Played]) -> int:
+  """How many of the games are not the same as another."""
+  return len({(p.first_is, *p.moves) for p in played})
+
+
+def claims(game: str, second: str, played: Sequence[Played]) -> list[Claim]:
+  """The first player's share of points on each side, beside an equal's."""
+  found = []
+  for name, some in by_side(played).items():
+    points = sum(p.points for p in some)
+    found.append(
+      Claim(
+        f'{game} against {second!r}, {name}: share of points in {len(some)} '
+        f'games, {different(some)} of them different',
+        points / len(some),
+        interval=ratings.wilson_interval(points, len(some)),
+        baseline=0.5,
+        baseline_name='an equal player',
+      )
+    )
+  return found
+
+
 def report(first: str, second: str, played: Sequence[Played]) -> str:
   """What a match says, in lines."""
   lines = []
-  for name, some in (
-    ('all', list(played)),
-    ('begun by the first', [p for p in played if p.first_is == 0]),
-    ('begun by the second', [p for p in played if p.first_is == 1]),
-  ):
-    if not some:
-      continue
+  for name, some in {'all': list(played), **by_side(played)}.items():
     points = [p.points for p in some]
     wins, draws = points.count(1.0), points.count(0.5)
     low, high = ratings.wilson_interval(sum(points), len(points))
     lines.append(
-      f'{name}: {len(some)} games, +{wins} ={draws} '
-      f'-{len(some) - wins - draws}, score {sum(points) / len(some):.3f}, '
-      f'95% {low:.3f} to {high:.3f}'
+      f'{name}: {len(some)} games, {different(some)} of them different, '
+      f'+{wins} ={draws} -{len(some) - wins - draws}, '
+      f'score {sum(points) / len(some):.3f}, 95% {low:.3f} to {high:.3f}'
     )
   score = sum(p.points for p in played) / len(played)
   low, high = ratings.wilson_interval(score * len(played), len(played))
@@ -303,6 +346,7 @@ def main() -> None:
         tool.whole_number(1, 86_400),
       ),
       tool.Flag('output', 'a file for the games, one JSON a line', ''),
+      tool.Flag('results', 'a JSON file for the shares of points', ''),
     ),
     examples=(
       "--first=runs/go_5x5 --second='gnugo --mode gtp --level 10'",

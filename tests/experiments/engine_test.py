@@ -121,6 +121,7 @@ def test_a_match_of_two_engines_over_pipes(go_workdir, capsys):
     side='both',
     patience=120,
     output='',
+    results='',
   )
   assert capsys.readouterr().out.startswith('all: 2 games, ')
 
@@ -139,6 +140,7 @@ def test_a_match_with_gnu_go(go_workdir, capsys):
     side='both',
     patience=60,
     output='',
+    results='',
   )
   assert 'begun by the first: 1 games' in capsys.readouterr().out
 

@@ -1,5 +1,6 @@
 """Matches: sides change, results add up, failures are told."""
 
+import json
 import os
 import shutil
 from typing import Any
@@ -73,9 +74,13 @@ def test_the_report_counts_points_and_sides():
     match.Played(1, ['a'], 0.0),
   ]
   all_games, first, second, elo = match.report('x', 'y', played).splitlines()
-  assert all_games.startswith('all: 4 games, +2 =1 -1, score 0.625, 95% ')
-  assert first.startswith('begun by the first: 2 games, +2 =0 -0, score 1.000')
-  assert second.startswith('begun by the second: 2 games, +0 =1 -1, score 0.25')
+  assert all_games.startswith(
+    'all: 4 games, 2 of them different, +2 =1 -1, score 0.625, 95% '
+  )
+  assert first.startswith('begun by the first: 2 games, 1 of them different, ')
+  assert second.startswith(
+    'begun by the second: 2 games, 1 of them different, +0 =1 -1, score 0.25'
+  )
   assert elo.startswith("'x' is +89 Elo above 'y', 95% -")
 
 
@@ -90,6 +95,7 @@ def run(tmp_path, **flags: Any):
     'side': 'both',
     'patience': 30,
     'output': str(tmp_path / 'games.jsonl'),
+    'results': str(tmp_path / 'results.json'),
   }
   match.match(**(usual | flags))
 
@@ -113,3 +119,6 @@ def test_gnu_go_against_itself(tmp_path, capsys):
   out = capsys.readouterr().out
   assert out.startswith('all: 2 games, ')
   assert len((tmp_path / 'games.jsonl').read_text().splitlines()) == 2
+  results = json.loads((tmp_path / 'results.json').read_text())
+  began, answered = (claim['value'] for claim in results['claims'])
+  assert f'score {(began + answered) / 2:.3f}' in out
