@@ -237,7 +237,11 @@ def judge(
       break
     length += ~over
     if ply % 2 == 0:
-      actions = np.asarray(choose(states))
+      actions = np.zeros(len(won), np.int32)
+      going = np.flatnonzero(~over)
+      actions[going] = choose(
+        jax.tree.map(lambda x, i=going: np.asarray(x)[i], states)
+      )
     else:
       actions = defend(endgame, game, states)
     states = step(states, jnp.asarray(actions))

@@ -414,10 +414,10 @@ def think_in_parts(
   """Thinks of many positions, `size` at a time, as host arrays.
 
   One shape, one compilation: the last part is filled up from the front, and
-  what was thought of the filling is dropped. Few are not filled up to many.
+  what was thought of the filling is dropped. Few are filled up to a power of 2.
   """
   total = jax.tree.leaves(states)[0].shape[0]
-  size = size if total > size // 4 else total
+  size = size if total > size // 4 else 1 << (total - 1).bit_length()
   for start in range(0, total, size):
     which = np.arange(start, start + size) % total
     part = jax.device_get(player(weights, take(states, which)))
@@ -854,33 +854,40 @@ class Judge(NamedTuple):
       one position in `every` is looked at.
     claims: (findings, the untrained player's, the opening prior) -> claims.
     panels: (records of the run, findings, the untrained player's) -> pictures.
+    sample: while learning, and of the untrained player, only one position in so
+      many is looked at.
   """
 
   examine: Callable[..., Mapping[str, move_quality.Quality]]
   claims: Callable[..., list[types.Claim]]
   panels: Callable[..., list[strength.Panel]]
+  sample: int
 
 
 def judge_of(game: games.Game) -> Judge | None:
   """The exact judge of a game, where there is one."""
   if game.name == 'connect_four':
-    return Judge(move_quality.judge, move_quality.claims, move_quality.panels)
+    return Judge(
+      move_quality.judge, move_quality.claims, move_quality.panels, sample=4
+    )
   if game.name in chess_endgames.PIECES:
     return Judge(
       functools.partial(endgames.examine, game.name),
       functools.partial(endgames.claims, game.name),
       functools.partial(endgames.panels, game.name),
+      sample=8,
     )
   return None
 
 
 def judge(
-  game: games.Game, players: Players, weights: Weights, every: int = 1
+  game: games.Game, players: Players, weights: Weights, sampled: bool = False
 ) -> Mapping[str, move_quality.Quality]:
   """What the exact judge of a game, if there is one, says of the players."""
   found = judge_of(game)
   if found is None:
     return {}
+  every = found.sample if sampled else 1
 
   def choose(player: Player, states: GameState) -> np.ndarray:
     return np.asarray(think_of_all(player, weights, states).action)
@@ -930,7 +937,7 @@ def train(
   def look_at_moves(step: int, state: State) -> Any:
     if step not in milestones:
       return None
-    found = judge(game, players, playing(state), every=4)
+    found = judge(game, players, playing(state), sampled=True)
     return {name: quality.kept for name, quality in found.items()}
 
   whole: Any = sharding.replicated(mesh)
@@ -981,7 +988,8 @@ def conclude(
   exact = judge_of(game)
   if exact is not None:
     beginner = take(on_one_device(result.state.earlier), 0)
-    found, untrained = (judge(game, players, w) for w in (weights, beginner))
+    found = judge(game, players, weights)
+    untrained = judge(game, players, beginner, sampled=True)
     metrics |= {name: quality.kept for name, quality in found.items()}
     claims += exact.claims(found, untrained, prior)
     panels += exact.panels(records, found, untrained)
