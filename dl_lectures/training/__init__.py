@@ -8,6 +8,7 @@ from dl_lectures.training import (
   report,
   rollout,
   sharding,
+  tabular,
 )
 from dl_lectures.training.loop import (
   FitResult,
@@ -31,4 +32,5 @@ __all__ = [
   'report',
   'rollout',
   'sharding',
+  'tabular',
 ]
