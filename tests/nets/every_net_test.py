@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dl_lectures import nets
+from dl_lectures.nets import recurrent
 
 
 class Case(NamedTuple):
@@ -56,6 +57,10 @@ CASES = {
   ),
   'residual mlp': Case(
     lambda: nets.ResidualMLP(5, 2), (4, 6), (6 * 5 + 5) + 4 * (5 * 5 + 5)
+  ),
+  'lstm': Case(lambda: nets.LSTM(5), (4, 6, 3), 4 * (3 * 5 + 5 * 5 + 5)),
+  "lstm, RUDDER's": Case(
+    lambda: nets.LSTM(5, recurrent.RUDDER), (4, 6, 3), 3 * 5 + 5 * 5 + 2 * 5
   ),
   'policy and value of no board': Case(
     lambda: nets.PolicyValueHead(7), (4, 6), (6 * 7 + 7) + (6 + 1)
