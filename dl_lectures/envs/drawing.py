@@ -97,7 +97,8 @@ def _piece(row: int, column: int, piece: Piece) -> str:
   size = 0.8 * _SQUARE / max(1, len(piece.sign.rstrip('\ufe0e')))
   more = f' fill="{piece.fill}"'
   if piece.outline:
-    more += f' stroke="{piece.outline}" stroke-width="1"'
+    # Beneath the fill, or it would cover what is fine in a sign.
+    more += f' stroke="{piece.outline}" stroke-width="2" paint-order="stroke"'
   if piece.turned:
     more += f' transform="rotate(180 {x:g} {y:g})"'
   return _text(x, y + 0.36 * size, size, piece.sign, more)
