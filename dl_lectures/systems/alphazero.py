@@ -1223,6 +1223,22 @@ PRESETS = {
     judged=(0, 64, 256),
     rating_games=0,
   ),
+  # 9x9 Go, an hour.
+  'go_9x9': Config(
+    game='go',
+    board_size=9,
+    lanes=64,
+    value_scale=1.0,
+    temperature_plies=12,
+    opening_plies=20,
+    td_lambda=0.95,
+    window=327_680,
+    updates_per_step=24,
+    learning_rate=2e-3,
+    num_steps=800,
+    judged=(0, 64, 256),
+    rating_games=0,
+  ),
   # Mates with a queen, six minutes, and with a rook, twenty.
   'chess_kqk': _ENDGAME,
   'chess_krk': dataclasses.replace(_ENDGAME, game='chess_krk', num_steps=400),
