@@ -6,6 +6,11 @@ pure and free of host traffic, so that `jax.vmap` gives a buffer of many lanes
 [L, capacity, ...] that shards over its lanes, and a jitted step that donates
 its state updates it in place.
 
+A ring of `Lesson`s may be filled by `keep` instead of `append` and drawn from
+by `sample_lessons` instead of `sample`: it then holds what is hardest rather
+than what is newest, as the lessons buffer of RUDDER does (Arjona-Medina et al.,
+NeurIPS 2019), where an episode's priority is the error of its predicted return.
+
 Experience replay: Lin (1992), "Self-improving reactive agents"; as the window
 of the last games it is the replay buffer of AlphaGo Zero (Silver et al. 2017,
 Methods, "Optimization").
@@ -31,6 +36,18 @@ class Replay(NamedTuple):
   items: Any
   cursor: Array
   size: Array
+
+
+class Lesson(NamedTuple):
+  """An item and how much there is to be learned from it.
+
+  Attributes:
+    item: a tree of arrays.
+    priority: [] float32.
+  """
+
+  item: Any
+  priority: Array
 
 
 def init(item: Any, capacity: int) -> Replay:
@@ -141,6 +158,114 @@ def sample(replay: Replay, uniform: Array) -> Any:
   return jax.tree.map(
     lambda ring: ring.at[slot].get(mode='promise_in_bounds'), replay.items
   )
+
+
+def keep(replay: Replay, lessons: Lesson, mask: Array) -> Replay:
+  """Writes lessons over those of lower priority; the order of time is nothing.
+
+  The ring then holds the lessons of the highest priorities of both. Between
+  equals the one that is there stays, or the first of those that come.
+
+  Args:
+    replay: a ring of lessons: `init(Lesson(item, jnp.float32(0)), capacity)`.
+    lessons: [n, ...] arrays and [n] priorities, any n.
+    mask: [n] bool, the rows that count. One whose priority is not finite does
+      not.
+
+  Returns:
+    The ring after it.
+
+  >>> ring = init(Lesson(jnp.int32(0), jnp.float32(0)), capacity=2)
+  >>> new = Lesson(jnp.array([1, 2, 3]), jnp.array([0.5, 0.1, 0.9]))
+  >>> ring = keep(ring, new, jnp.ones(3, bool))
+  >>> sorted(ring.items.item.tolist()), int(ring.size)
+  ([1, 3], 2)
+  """
+  capacity = _capacity(replay)
+  held = jnp.arange(capacity) < replay.size
+  old = jnp.where(held, replay.items.priority, -jnp.inf)
+  counts = mask & jnp.isfinite(lessons.priority)
+  new = jnp.where(counts, lessons.priority, -jnp.inf)
+  # The best newcomer meets the worst lesson, the second best the second worst:
+  # once one of them loses, all after it do.
+  pairs = min(capacity, len(new))
+  worst, best = jnp.argsort(old)[:pairs], jnp.argsort(-new)[:pairs]
+  wins = new[best] > old[worst]
+  slot = jnp.where(wins, worst, capacity + jnp.arange(pairs))
+  size = replay.size + jnp.sum(wins & ~held[worst], dtype=jnp.int32)
+  return Replay(
+    items=jax.tree.map(
+      lambda ring, x: ring.at[slot].set(
+        x[best], mode='drop', unique_indices=True
+      ),
+      replay.items,
+      lessons,
+    ),
+    cursor=jnp.where(
+      replay.size == capacity, replay.cursor, size % capacity
+    ).astype(jnp.int32),
+    size=size,
+  )
+
+
+def sample_lessons(
+  replay: Replay, uniform: Array, temperature: float
+) -> tuple[Lesson, Array]:
+  """Draws lessons with replacement, by softmax(priority / temperature).
+
+  Args:
+    replay: a ring of lessons. One of size 0 gives zeros: check `size` first.
+    uniform: [k] float in [0, 1), the caller's random numbers.
+    temperature: above 0, in units of the priorities; many times their
+      differences is uniform.
+
+  Returns:
+    [k] lessons, and [k] int32, their slots, for `reprioritise`.
+
+  >>> ring = init(Lesson(jnp.int32(0), jnp.float32(0)), capacity=4)
+  >>> new = Lesson(jnp.array([1, 2]), jnp.array([1.0, 0.0]))  # .73 and .27
+  >>> ring = keep(ring, new, jnp.ones(2, bool))
+  >>> sample_lessons(ring, jnp.array([0.2, 0.7, 0.9]), 1.0)[0].item.tolist()
+  [1, 1, 2]
+  """
+  held = jnp.arange(_capacity(replay)) < replay.size
+  priority = replay.items.priority
+  highest = jnp.max(priority, where=held, initial=jnp.finfo(jnp.float32).min)
+  weight = jnp.where(held, jnp.exp((priority - highest) / temperature), 0.0)
+  total = jnp.cumsum(weight)
+  slot = jnp.searchsorted(total, uniform * total[-1], side='right')
+  # The product may round up to the total.
+  slot = jnp.clip(slot, 0, jnp.maximum(replay.size - 1, 0)).astype(jnp.int32)
+  lessons = jax.tree.map(
+    lambda ring: ring.at[slot].get(mode='promise_in_bounds'), replay.items
+  )
+  return lessons, slot
+
+
+def reprioritise(replay: Replay, slot: Array, priority: Array) -> Replay:
+  """Tells lessons their new priorities, once they have been learned from.
+
+  Args:
+    replay: a ring of lessons.
+    slot: [k] int32, of `sample_lessons`; a slot that occurs twice must have the
+      same priority both times.
+    priority: [k] float32. What is not finite becomes the lowest of all: such a
+      lesson is drawn last and goes first.
+
+  Returns:
+    The ring after it.
+
+  >>> ring = init(Lesson(jnp.int32(0), jnp.float32(0)), capacity=2)
+  >>> new = Lesson(jnp.array([1, 2]), jnp.array([0.5, 0.1]))
+  >>> ring = keep(ring, new, jnp.ones(2, bool))
+  >>> ring = reprioritise(ring, jnp.array([0]), jnp.array([7.0]))
+  >>> ring.items.item.tolist(), ring.items.priority.round(1).tolist()[0]
+  ([1, 2], 7.0)
+  """
+  lowest = jnp.finfo(jnp.float32).min
+  priority = jnp.where(jnp.isfinite(priority), priority, lowest)
+  priorities = replay.items.priority.at[slot].set(priority)
+  return replay._replace(items=replay.items._replace(priority=priorities))
 
 
 def _capacity(replay: Replay) -> int:

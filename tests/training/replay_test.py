@@ -15,6 +15,8 @@ from dl_lectures.types import UsageError
 
 append = jax.jit(replay.append)
 sample = jax.jit(replay.sample)
+keep = jax.jit(replay.keep)
+sample_lessons = jax.jit(replay.sample_lessons)
 
 
 def _held(ring: replay.Replay) -> list[int]:
@@ -119,6 +121,112 @@ def test_draws_are_uniform():
   uniform = (jnp.arange(3000) + 0.5) / 3000
   counts = jnp.bincount(sample(ring, uniform), length=4)
   assert counts.tolist() == [1000, 1000, 1000, 0]
+
+
+def _lessons(capacity):
+  return replay.init(replay.Lesson(jnp.int32(0), jnp.float32(0)), capacity)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+  calls=st.lists(
+    st.lists(
+      # Few priorities, so that there are ties.
+      st.tuples(st.integers(-2, 3), st.booleans()),
+      min_size=3,
+      max_size=3,
+    ),
+    max_size=6,
+  ),
+)
+def test_keeps_what_a_list_keeps_that_replaces_its_lowest(calls):
+  capacity, ring, held, next_item = 5, _lessons(5), [], 1
+  for call in calls:
+    priority, mask = zip(*call, strict=True)
+    items = range(next_item, next_item + 3)
+    next_item += 3
+    for item, p, counts in zip(items, priority, mask, strict=True):
+      lowest = min((q for q, _ in held), default=None)
+      if counts and len(held) < capacity:
+        held.append((p, item))
+      elif counts and p > lowest:
+        held.remove(min(held, key=lambda entry: entry[0]))
+        held.append((p, item))
+    lessons = replay.Lesson(jnp.array(items), jnp.float32(priority))
+    ring = keep(ring, lessons, jnp.array(mask))
+    size = int(ring.size)
+    assert size == len(held)
+    assert int(ring.cursor) == size % capacity
+    kept = np.asarray(ring.items.priority)[:size].tolist()
+    assert sorted(kept) == sorted(p for p, _ in held)
+    # Which of several equals goes is open; what is above them is not.
+    floor = min(kept, default=0)
+    numbers = np.asarray(ring.items.item)[:size].tolist()
+    assert {i for i, p in zip(numbers, kept, strict=True) if p > floor} == {
+      i for p, i in held if p > floor
+    }
+
+
+def test_lessons_by_hand_and_more_than_fit_at_once():
+  ring = _lessons(3)
+  lessons = replay.Lesson(
+    jnp.arange(1, 7), jnp.array([0.3, jnp.nan, 0.5, 0.1, 0.5, jnp.inf])
+  )
+  ring = keep(ring, lessons, jnp.ones(6, bool))
+  assert sorted(ring.items.item.tolist()) == [1, 3, 5]
+  # Equals do not replace.
+  again = replay.Lesson(jnp.array([8, 9]), jnp.array([0.3, 0.4]))
+  ring = keep(ring, again, jnp.array([True, True]))
+  assert sorted(ring.items.item.tolist()) == [3, 5, 9]
+  ring = keep(ring, again, jnp.array([True, False]))
+  assert sorted(ring.items.item.tolist()) == [3, 5, 9]
+  assert int(ring.size) == 3
+
+
+def test_lessons_are_drawn_by_softmax():
+  priority = np.array([0.0, 1.0, 3.0, -1.0])
+  lessons = replay.Lesson(jnp.arange(4), jnp.float32(priority))
+  ring = keep(_lessons(6), lessons, jnp.ones(4, bool))
+  uniform = (jnp.arange(2000) + 0.5) / 2000
+  for temperature in (0.7, 2.0, 1e6):
+    drawn, slot = sample_lessons(ring, uniform, temperature)
+    share = np.bincount(drawn.item, minlength=4) / 2000
+    expected = np.exp(priority / temperature)
+    np.testing.assert_allclose(share, expected / expected.sum(), atol=1e-3)
+    np.testing.assert_array_equal(ring.items.item[slot], drawn.item)
+  drawn, _ = sample_lessons(ring, uniform, 1e-3)
+  assert set(drawn.item.tolist()) == {2}
+  almost_one = np.nextafter(np.float32(1), np.float32(0))
+  drawn, _ = sample_lessons(ring, jnp.array([0.0, almost_one]), 0.7)
+  # The best came first; the two empty slots are never drawn.
+  assert drawn.item.tolist() == [2, 3]
+
+
+def test_what_was_learned_goes_first():
+  lessons = replay.Lesson(jnp.arange(1, 4), jnp.array([3.0, 2.0, 1.0]))
+  ring = keep(_lessons(3), lessons, jnp.ones(3, bool))
+  _, slot = sample_lessons(ring, jnp.array([0.0]), 1e-3)
+  ring = replay.reprioritise(ring, slot, jnp.array([0.5]))
+  new = replay.Lesson(jnp.array([9]), jnp.array([0.7]))
+  ring = keep(ring, new, jnp.ones(1, bool))
+  assert sorted(ring.items.item.tolist()) == [2, 3, 9]
+  # A loss that exploded is not drawn for ever, nor does it break the draw.
+  ring = replay.reprioritise(
+    ring, jnp.arange(3), jnp.array([jnp.nan, 1.0, 1.0])
+  )
+  drawn, _ = sample_lessons(ring, jnp.array([0.0, 0.4, 0.9]), 1.0)
+  assert drawn.priority.tolist() == [1, 1, 1]
+  ring = replay.reprioritise(ring, jnp.arange(3), jnp.full(3, jnp.inf))
+  _, slot = sample_lessons(ring, jnp.array([0.0, 0.4, 0.9]), 1.0)
+  assert slot.tolist() == [0, 1, 2]
+
+
+def test_no_lessons_give_zeros_and_say_so():
+  ring = _lessons(3)
+  drawn, _ = sample_lessons(ring, jnp.array([0.0, 0.99]), 1.0)
+  assert int(ring.size) == 0
+  assert drawn.item.tolist() == [0, 0]
+  assert np.all(np.isfinite(drawn.priority))
 
 
 def _lanes(lanes: int, capacity: int) -> replay.Replay:
