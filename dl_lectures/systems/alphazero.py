@@ -392,12 +392,13 @@ def think(
       num_simulations,
       ~legal,
       dirichlet_fraction=0.0,
-      temperature=0.0,
-      gumbel=jnp.zeros_like(logits),
     )
     summary = found.search_tree.summary()
+    # With few simulations many moves have the most: the best of them counts.
+    most = jnp.max(summary.visit_counts, axis=-1, keepdims=True)
+    best = jnp.where(summary.visit_counts == most, summary.qvalues, -jnp.inf)
     return Thought(
-      found.action,
+      jnp.argmax(best, axis=-1).astype(jnp.int32),
       summary.visit_counts,
       found.action_weights,
       jax.nn.softmax(logits),
