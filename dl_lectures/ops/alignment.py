@@ -400,6 +400,37 @@ def make_profile(
   )
 
 
+def widen(profile: Profile, num_columns: int, num_events: int) -> Profile:
+  """The same profile in a larger table, so that several have one shape.
+
+  Args:
+    profile: [L, n].
+    num_columns: at least L; the new ones match nothing, so no score changes.
+    num_events: at least n; the new ones match nothing either.
+
+  Returns:
+    [num_columns, num_events].
+
+  Raises:
+    UsageError: the profile does not fit.
+
+  >>> profile = Profile(jnp.array([[1.0, -1.0], [-1.0, 2.0]]), jnp.zeros(()))
+  >>> wider = widen(profile, 32, 5)
+  >>> prefix_scores(wider, jnp.array([0, 4, 1])).tolist()
+  [1.0, 1.0, 3.0]
+  """
+  length, n = profile.score.shape
+  if num_columns < length or num_events < n:
+    raise UsageError(
+      f'a profile of {length} columns and {n} events does not fit into '
+      f'[{num_columns}, {num_events}]'
+    )
+  more = (0, num_columns - length), (0, num_events - n)
+  return profile._replace(
+    score=jnp.pad(profile.score, more, constant_values=_NEVER)
+  )
+
+
 def start(profile: Profile) -> Array:
   """The row [L + 1] float32 of a sequence without events, before `advance`."""
   length = profile.score.shape[0]

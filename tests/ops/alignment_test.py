@@ -344,6 +344,19 @@ def test_event_by_event_is_the_whole():
   np.testing.assert_allclose(many[1], whole, rtol=1e-6)
 
 
+@pytest.mark.parametrize('gap', [0.0, -0.3])
+def test_a_wider_profile_scores_the_same(gap):
+  profile = PROFILE._replace(gap=jnp.float32(gap))
+  wider = alignment.widen(profile, 32, EVENTS + 3)
+  for row in family(9, num_events=EVENTS)[:3]:
+    events = jnp.asarray(padded(row, 12))
+    np.testing.assert_array_equal(
+      prefix_scores(wider, events), prefix_scores(profile, events)
+    )
+  with pytest.raises(types.UsageError, match='does not fit'):
+    alignment.widen(profile, 2, EVENTS)
+
+
 def test_every_demonstration_scores_above_its_reverse():
   rows = family(3, num_events=EVENTS)
   own = [prefix_scores(PROFILE, jnp.asarray(padded(r, 12)))[-1] for r in rows]

@@ -72,6 +72,23 @@ def test_clusters_are_those_that_were_made():
     assert events.cluster(points, most).max() < most
 
 
+@pytest.mark.parametrize('seed', range(3))
+def test_clusters_are_those_of_scikit_learn(seed):
+  theirs = pytest.importorskip('sklearn.cluster')
+  points = np.random.default_rng(seed).normal(size=(60, 3))
+  similarity = -((points[:, None] - points[None]) ** 2).sum(-1)
+  # The preference that is tried first.
+  preference = np.median(similarity)
+  found = theirs.AffinityPropagation(
+    affinity='precomputed', preference=preference, random_state=0
+  ).fit(similarity)
+  labels = events.cluster(points, 60)
+  same = labels[:, None] == labels[None, :]
+  expected = found.labels_[:, None] == found.labels_[None, :]
+  np.testing.assert_array_equal(same, expected)
+  assert 3 < labels.max() < 20
+
+
 @pytest.mark.parametrize(
   'points', [np.zeros((1, 2)), np.ones((5, 1)), np.eye(2), np.eye(4)]
 )
