@@ -29,6 +29,7 @@ rudder-a-practical-tutorial. Slides: deck 002, "RUDDER".
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -88,7 +89,7 @@ class Task(NamedTuple):
     advance: (state, action, Chance of one step) -> (state, reward []).
     observe: state -> [F] float32.
     row: state -> [] int32.
-    legal: state -> [A] bool; at least one action is.
+    legal: row -> [A] bool; at least one action is.
     score: (state at the end, first action, return) -> [] float32 in [0, 1].
     rollout: (policy, Chance, uniform [T, 2]) -> Episode.
   """
@@ -223,7 +224,7 @@ def _rollout(
   def step(state: Any, noise: tuple[Chance, Array]):
     one, uniform = noise
     row = task.row(state)
-    action = policy(row, task.legal(state), uniform)
+    action = policy(row, task.legal(row), uniform)
     after, reward = task.advance(state, action, one)
     return after, (task.observe(state), row, action, reward)
 
@@ -361,8 +362,9 @@ def watch_repair(horizon: int = 50) -> Task:
       place = place * size + jnp.minimum(count, size - 1)
     return place
 
-  def legal(state: Watch) -> Array:
-    return jnp.stack([state.time == 0, jnp.bool_(True)])
+  def legal(row: Array) -> Array:
+    # Rows are ordered by time.
+    return jnp.stack([row < math.prod(sizes[1:]), jnp.bool_(True)])
 
   def score(end: Watch, first: Array, total: Array) -> Array:
     del total
@@ -372,7 +374,8 @@ def watch_repair(horizon: int = 50) -> Task:
     # The same as step by step, but all at once: after the first action the
     # states do not depend on what the policy does.
     state = begin(chance.start)
-    first = policy(row(state), legal(state), uniform[0])
+    place = row(state)
+    first = policy(place, legal(place), uniform[0])
     repaired = (first == 0).astype(jnp.int32)
     events = jnp.cumsum(chance.uniform < chances[None], axis=0, dtype=jnp.int32)
     after = Watch(
@@ -403,7 +406,7 @@ def watch_repair(horizon: int = 50) -> Task:
     horizon=horizon,
     num_actions=2,
     num_features=8,
-    num_rows=int(np.prod(sizes)),
+    num_rows=math.prod(sizes),
     best_return=float(np.maximum(margins(), 0).mean()),
     begin=begin,
     advance=advance,
@@ -506,13 +509,13 @@ def trace_back(horizon: int = 12) -> Task:
     horizon=horizon,
     num_actions=4,
     num_features=7,
-    num_rows=int(np.prod(sizes)),
+    num_rows=math.prod(sizes),
     best_return=TREASURE - TOLL * TOLL_CHANCE * horizon,
     begin=begin,
     advance=advance,
     observe=observe,
     row=row,
-    legal=lambda state: jnp.ones(4, bool),
+    legal=lambda row: jnp.ones(4, bool),
     score=lambda end, first, total: (end.stage == 2).astype(jnp.float32),
     rollout=lambda policy, chance, uniform: _rollout(
       task, policy, chance, uniform
@@ -588,7 +591,7 @@ def charge(horizon: int = 12) -> Task:
     advance=advance,
     observe=observe,
     row=lambda state: 2 * state.time + state.charged,
-    legal=lambda state: jnp.ones(2, bool),
+    legal=lambda row: jnp.ones(2, bool),
     score=lambda end, first, total: total / best,
     rollout=lambda policy, chance, uniform: _rollout(
       task, policy, chance, uniform
@@ -660,7 +663,7 @@ def line(horizon: int = 50) -> Task:
     advance=advance,
     observe=lambda state: jax.nn.one_hot(state.place, _PLACES),
     row=lambda state: _PLACES * state.time + state.place,
-    legal=lambda state: jnp.ones(2, bool),
+    legal=lambda row: jnp.ones(2, bool),
     score=lambda end, first, total: total / best,
     rollout=lambda policy, chance, uniform: _rollout(
       task, policy, chance, uniform

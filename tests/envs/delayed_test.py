@@ -218,7 +218,8 @@ def test_a_watch_that_is_not_repaired_earns_nothing():
   assert not left.all()
   assert (batch.reward[left] == 0).all()
   assert (batch.action[:, 1:] == 1).all()
-  assert task.legal(task.begin(jnp.float32(0.3))).tolist() == [True, True]
+  assert task.legal(batch.row[0, 0]).tolist() == [True, True]
+  assert task.legal(batch.row[0, 1]).tolist() == [False, True]
 
 
 def best_by_programming(task, states):
