@@ -507,7 +507,7 @@ def self_play(
     flat_choice = jnp.argmax(flat + choice_noise, axis=-1)
     action = jnp.where(exploring, flat_choice, found.action)
 
-    value = found.search_tree.summary().value
+    value = improved_value(found)
     player = jax.vmap(game.to_play)(states)
     mine = player[:, None] == jnp.arange(2)[None]
     lowest = jnp.where(
@@ -545,6 +545,18 @@ def self_play(
   lanes, (rows, ended) = jax.lax.scan(play_ply, lanes, per_ply)
   rows, ended = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (rows, ended))
   return lanes, rows, ended
+
+
+def improved_value(found: search.PolicyOutput) -> Array:
+  """The values [B] of positions under the policy that their search found.
+
+  sum pi'(a) Q(a) over the moves that were tried. The mean over all simulations
+  would be too low: Gumbel's halving tries moves only to drop them.
+  """
+  summary = found.search_tree.summary()
+  share = jnp.where(summary.visit_counts > 0, found.action_weights, 0.0)
+  total = jnp.maximum(jnp.sum(share, axis=-1), 1e-9)
+  return jnp.sum(share * summary.qvalues, axis=-1) / total
 
 
 def start_lanes(config: Config, fresh: GameState, uniform: Array) -> Lane:

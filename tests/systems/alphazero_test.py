@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dl_lectures import types
+from dl_lectures import search, types
 from dl_lectures.envs import games
 from dl_lectures.systems import alphazero
 from dl_lectures.training import sharding
@@ -110,6 +110,31 @@ def test_lambda_mixes_the_search_values_in():
   target, _ = alphazero.value_targets(game, 0.5)
   # z_2 = 1; z_1 = -(.5 * .1 + .5 * 1); z_0 = -(.5 * .6 + .5 * z_1).
   np.testing.assert_allclose(target, [-0.025, -0.55, 1], rtol=1e-6)
+
+
+def test_the_value_is_that_of_the_policy_found_not_of_moves_tried_and_dropped():
+  payoff = jnp.array([-1.0, 1.0, -1.0, -1.0])
+
+  def bandit(params, key, action, embedding):
+    del key
+    nothing = jnp.zeros(action.shape)
+    logits = jnp.zeros((*action.shape, 4))
+    return search.RecurrentFnOutput(
+      params[action], nothing, logits, nothing
+    ), embedding
+
+  root = search.RootFnOutput(
+    jnp.array([[0.0, 0.0, 0.0, -1e9]]), jnp.zeros(1), jnp.zeros(1)
+  )
+  found = search.gumbel_muzero_policy(
+    payoff, jax.random.key(0), root, bandit, 12, jnp.arange(4)[None] == 3
+  )
+  # Half of the simulations went to moves that lose; the policy is sure.
+  weights = np.asarray(found.action_weights[0])
+  expected = weights[1] - weights[0] - weights[2]
+  value = float(alphazero.improved_value(found)[0])
+  assert value == pytest.approx(expected, abs=1e-6)
+  assert value > 0.9 > 0.5 > float(found.search_tree.summary().value[0])
 
 
 def test_the_threshold_moves_towards_the_tolerated_share():
