@@ -448,7 +448,11 @@ def test_integrated_gradients_are_complete_and_know_their_steps():
     x = jnp.cumsum(jnp.tanh(batch.observation @ w + batch.action), axis=1)
     return 1 + x + 0.1 * x**3
 
-  given = redistribution.integrated_gradients(predict, batch, 200)
+  @functools.partial(jax.jit, static_argnums=(0, 2))
+  def contributions(predict, batch, steps):
+    return redistribution.integrated_gradients(predict, batch, steps)
+
+  given = contributions(predict, batch, 200)
   g = np.asarray(predict(batch))
   np.testing.assert_allclose(
     given.sum(1), [g[0, 4] - 1, g[1, 2] - 1], atol=1e-4
@@ -456,12 +460,12 @@ def test_integrated_gradients_are_complete_and_know_their_steps():
   assert not given[1, 3:].any()
   # Of a linear function they are its terms, whatever the number of steps.
   linear = redistribution.accumulate(lambda batch: batch.observation @ w)
-  terms = redistribution.integrated_gradients(linear, batch, 1)
+  terms = contributions(linear, batch, 1)
   np.testing.assert_allclose(
     terms, jnp.where(batch.mask, observation @ w, 0), atol=1e-6
   )
   method = redistribution.accumulate(
-    lambda batch: redistribution.integrated_gradients(predict, batch)
+    lambda batch: contributions(predict, batch, 200)
   )
   new = redistribute(batch, method)
   np.testing.assert_allclose(new.reward.sum(1), [5, 3], atol=1e-5)
@@ -478,7 +482,9 @@ def test_integers_are_held_as_they_are():
   method = redistribution.accumulate(
     lambda batch: batch.observation * batch.action
   )
-  given = redistribution.integrated_gradients(method, batch)
+  given = jax.jit(
+    lambda batch: redistribution.integrated_gradients(method, batch, 1)
+  )(batch)
   np.testing.assert_allclose(given, [[0, 2, 3]], rtol=1e-5)
 
 
