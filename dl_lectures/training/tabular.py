@@ -445,7 +445,7 @@ def progress(demos: Episodes, num_states: int) -> Array:
   [0.0, 1.5, 0.0, 0.0]
   """
   steps = jnp.arange(demos.mask.shape[1])
-  share = steps / demos.mask.sum(1, keepdims=True)
+  share = steps[None] / demos.mask.sum(1, keepdims=True)
   count, total = (
     jax.ops.segment_sum(
       jnp.where(demos.mask, x, 0.0).ravel(),
