@@ -47,6 +47,16 @@ SYSTEMS = {
     'AlphaZero: One Algorithm, Three Games',
     '[Silver et al., Science 2018](https://doi.org/10.1126/science.aar6404)',
   ),
+  'rudder': System(
+    'RUDDER',
+    'RUDDER: Return Decomposition for Delayed Rewards',
+    '[Arjona-Medina et al., NeurIPS 2019](https://arxiv.org/abs/1806.07857)',
+  ),
+  'align_rudder': System(
+    'Align-RUDDER',
+    'Align-RUDDER: Learning from Few Demonstrations',
+    '[Patil et al., ICML 2022](https://arxiv.org/abs/2009.14108)',
+  ),
 }
 
 
