@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dl_lectures.analysis import credit
+from dl_lectures.ops import redistribution
 from dl_lectures.ops.redistribution import Trajectory
 from dl_lectures.types import UsageError
 
@@ -48,7 +49,7 @@ def diagnosis(name):
   }
   # The last action is known for the last one if all episodes are as long.
   batch = task(pays[name], shortest=T if name == 'end' else T - 3)
-  return credit.diagnose(batch, updates=600)
+  return credit.diagnose(batch, updates=400)
 
 
 def test_a_key_that_opens_a_door_later():
@@ -57,7 +58,7 @@ def test_a_key_that_opens_a_door_later():
   assert given.r2 > 0.95
   # Known after 3 of 7 to 10 steps, paid at the last.
   assert 0.6 < given.sooner < 0.8
-  assert given.moved > 0.7
+  assert given.moved > 0.9
   # Before: 1 deviation, at 3/4 of the steps.
   assert given.kappa_before > 0.5
   assert given.kappa < 0.1
@@ -85,11 +86,12 @@ def test_why_it_does_not_help_them():
   for name in ('at once', 'end'):
     assert diagnosis(name).r2 > 0.9
     assert abs(diagnosis(name).sooner) < 0.05
-  assert diagnosis('end').moved < 0.4
+  # It wavers; of the key .97 is moved.
+  assert diagnosis('end').moved < 0.5
 
 
 def test_the_same_seed_gives_the_same_diagnosis():
-  again = credit.diagnose(task(key_and_door), updates=600)
+  again = credit.diagnose(task(key_and_door), updates=400)
   assert again == diagnosis('key')
 
 
@@ -124,3 +126,29 @@ def test_bad_input_is_named():
     credit.diagnose(broken)
   with pytest.raises(UsageError, match='rewards of shape'):
     credit.diagnose(batch._replace(reward=jnp.zeros(B)))
+
+
+def test_a_stranger_s_environment():
+  gymnasium = pytest.importorskip('gymnasium')
+  env, draw = gymnasium.make('CartPole-v1'), np.random.default_rng(0)
+
+  def play(seed):
+    observation, _ = env.reset(seed=seed)
+    observations, actions, rewards, over = [], [], [], False
+    while not over:
+      observations.append(observation)
+      actions.append(draw.integers(2))
+      observation, reward, ended, cut, _ = env.step(actions[-1])
+      rewards.append(reward)
+      over = ended or cut
+    # How long it stood is told at the end only.
+    return observations, actions, [0.0] * (len(rewards) - 1) + [sum(rewards)]
+
+  batch = redistribution.pad([play(seed) for seed in range(300)])
+  env.close()
+  given = credit.diagnose(batch, updates=400)
+  # A pole that leans has not long to go.
+  assert given.answer == 'likely: the return is known before it is paid'
+  assert given.r2 > 0.8
+  assert given.kappa < 0.8 * given.kappa_before
+  assert given.sum_error < 1e-4

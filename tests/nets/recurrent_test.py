@@ -131,6 +131,25 @@ def test_outputs_and_gradients_are_those_of_the_equations(wiring, flags):
   assert float(jnp.max(jnp.abs(gradients[1]))) > 0.1
 
 
+def test_an_accelerator_s_loop_gives_the_same():
+  """There, x is multiplied before the loop."""
+  x, state, mask, reset = inputs()
+  net = transform(STANDARD)
+  shapes = jax.eval_shape(net.init, jax.random.key(0), x)
+  weights = draw_like(shapes)['lstm']
+  plan = recurrent._Plan('igfo', 'igfo', 'igfo', squash=True)
+  time_major = [jnp.swapaxes(a, 0, 1) for a in (x, mask, reset)]
+  arguments = (
+    weights,
+    time_major[0],
+    tuple(state),
+    time_major[1][:, :, None],
+    time_major[2][:, :, None],
+  )
+  scan = jax.jit(recurrent._scan, static_argnums=(0, 1))
+  compare(scan(plan, False, *arguments), scan(plan, True, *arguments), 1e-6)
+
+
 def test_the_standard_one_is_haiku_s():
   x, _, _, _ = inputs()
   net = transform(STANDARD)
