@@ -196,7 +196,7 @@ def _doors(
   return walls, links
 
 
-def goal_return(steps: Array) -> Array:
+def goal_return(steps: Any) -> Any:
   """What the goal pays when it is reached with step number `steps`.
 
   >>> float(goal_return(np.float64(20)))
@@ -439,7 +439,7 @@ def environment(rooms: Rooms) -> Environment:
   return Environment(reset, step_by_key, 4, table.shape[1:])
 
 
-def draw(rooms: Rooms, path: Sequence[int] = ()) -> Any:
+def draw(rooms: Rooms, path: Sequence[int] | Array = ()) -> Any:
   """Draws the first rooms above and the chain below, with a path in it.
 
   Args:
@@ -461,7 +461,8 @@ def draw(rooms: Rooms, path: Sequence[int] = ()) -> Any:
   count = int(rooms.position[-1, 2]) + 1
   chain = count - NUM_STARTS
   drawn = figure.Figure(figsize=(10, 4.4), layout='constrained')
-  above, below = drawn.subfigures(2, 1, height_ratios=(2, 1.6))
+  halves: Any = drawn.subfigures(2, 1, height_ratios=(2, 1.6))
+  above, below = halves
   axes = [
     *above.subplots(2, NUM_STARTS // 2).flat,
     *np.ravel(below.subplots(1, chain)),

@@ -87,7 +87,7 @@ class Episode(NamedTuple):
 
 
 # (table [S, H, A], episode, learning rate, key) -> table
-After = Callable[[Array, Episode, Array, Key], Array]
+After = Callable[[Array, Episode, Array | float, Key], Array]
 
 
 def no_history(code: Array, next_state: Array) -> Array:
@@ -515,7 +515,7 @@ def redistributed(
   """
 
   def after(
-    table: Array, episode: Episode, learning_rate: Array, key: Key
+    table: Array, episode: Episode, learning_rate: Array | float, key: Key
   ) -> Array:
     del key
     credited = credit(
@@ -546,7 +546,7 @@ def replay(demos: Episodes, num_steps: int = 10, margin: float = 0.8) -> After:
   both = ((1, True), (num_steps, True))
 
   def after(
-    table: Array, episode: Episode, learning_rate: Array, key: Key
+    table: Array, episode: Episode, learning_rate: Array | float, key: Key
   ) -> Array:
     table = _sweep(table, episode, episode.reward, learning_rate, both[1:])
     number = jax.random.randint(key, (), 0, len(demos.state))
