@@ -3,6 +3,7 @@
 import functools
 from typing import Any, NamedTuple
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dl_lectures import nets
 from dl_lectures.ops import redistribution
 from dl_lectures.ops.redistribution import Trajectory, redistribute
 from dl_lectures.types import UsageError
@@ -412,29 +414,30 @@ def test_baselines_by_hand():
   assert new.reward.tolist() == [[4, -2, 4], [2, 0, 0]]
 
 
-def test_chunks_equal_the_whole():
+def test_chunks_of_an_lstm_equal_the_whole():
   draw = np.random.default_rng(3)
-  w = jnp.float32(draw.normal(scale=0.5, size=(4, 4)))
   observation = jnp.float32(draw.normal(size=(3, 11, 4)))
   batch = episodes(draw.normal(size=(3, 11)), [11, 6, 2], observation)
+  net = hk.without_apply_rng(
+    hk.transform(lambda x, *state: nets.LSTM(5).unroll(x, *state))
+  )
+  params = jax.tree.map(
+    lambda x: jnp.float32(draw.normal(scale=0.5, size=x.shape)),
+    jax.eval_shape(net.init, jax.random.key(0), observation),
+  )
 
-  def predict(h, piece):
-    def cell(h, x):
-      h = jnp.tanh(h @ w + x)
-      return h, jnp.sum(h, axis=1)
+  def predict(state, piece):
+    h, state = net.apply(params, piece.observation, state)
+    return state, jnp.sum(h, axis=2)
 
-    h, g = jax.lax.scan(cell, h, jnp.moveaxis(piece.observation, 1, 0))
-    return h, g.T
-
-  h = jnp.zeros((3, 4))
-  whole = redistribute(batch, lambda batch: predict(h, batch)[1])
-  for size in (1, 4, 11, 50):
-    pieces = redistribute(batch, redistribution.in_chunks(predict, h, size))
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), whole, pieces
-    )
+  state = hk.LSTMState(*jnp.zeros((2, 3, 5)))
+  whole = predict(state, batch)[1]
+  assert np.ptp(whole) > 1
+  for size in (4, 50):
+    pieces = redistribution.in_chunks(predict, state, size)(batch)
+    np.testing.assert_allclose(pieces, whole, atol=1e-6)
   with pytest.raises(UsageError, match='at least 1'):
-    redistribution.in_chunks(predict, h, 0)
+    redistribution.in_chunks(predict, state, 0)
 
 
 def test_integrated_gradients_are_complete_and_know_their_steps():
