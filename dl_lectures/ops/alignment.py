@@ -490,11 +490,25 @@ def prefix_scores(profile: Profile, events: Array) -> Array:
   [1.0, 1.0, 1.0, 3.0]
   """
 
-  def one_event(row: Array, event: Array) -> tuple[Array, Array]:
-    row = advance(profile, row, event)
-    return row, value(row)
+  length = profile.score.shape[0]
+  similar = jnp.where(events[:, None] >= 0, profile.score.T[events], _NEVER)
+  skip_event = jnp.where(events >= 0, profile.gap, 0.0)
 
-  return jax.lax.scan(one_event, start(profile), events)[1]
+  # A row is a list of numbers, its recursion is unrolled: under `vmap` they
+  # are vectors over episodes, and a row is one kernel.
+  def one_row(
+    row: list[Array], x: tuple[Array, Array]
+  ) -> tuple[list[Array], Array]:
+    similar, skip_event = x
+    now = [row[0] + skip_event]
+    best = now[0]
+    for j in range(length):
+      alone = jnp.maximum(row[j + 1] + skip_event, now[j] + profile.gap)
+      now.append(jnp.maximum(row[j] + similar[j], alone))
+      best = jnp.maximum(best, now[-1])
+    return now, best
+
+  return jax.lax.scan(one_row, list(start(profile)), (similar, skip_event))[1]
 
 
 def _skipped(gap: Array) -> Array:
