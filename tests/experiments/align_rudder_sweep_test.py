@@ -4,9 +4,13 @@ import json
 import sys
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dl_lectures.envs import rooms
+from dl_lectures.training import tabular
 from dl_lectures.types import UsageError
 from experiments import align_rudder_sweep as sweep
 
@@ -190,3 +194,43 @@ def test_the_help_helps(monkeypatch, capsys):
   shown = capsys.readouterr().out
   assert '--variant=official' in shown
   assert 'align_rudder, ' in shown
+
+
+WORLD = rooms.make(4)
+DEMOS = rooms.demonstrations(WORLD, jax.random.key(0), 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', sweep.METHODS)
+def test_every_method_learns(name):
+  entry = sweep.METHODS[name]
+  given = entry.prepare(WORLD, DEMOS, jax.random.key(1))
+  table = tabular.random_table(jax.random.key(2), WORLD.num_states)
+  protocol = tabular.Protocol(max_episodes=10)
+
+  @jax.jit
+  def run(given, table):
+    method = entry.build(WORLD, given, table, 0.1)
+    outcome = tabular.learn(
+      WORLD, method, 0.1, jax.random.key(3), 99.0, protocol
+    )
+    return method.table, outcome.table
+
+  before, after = run(given, table)
+  assert np.isfinite(after).all()
+  assert np.abs(np.asarray(after) - np.asarray(before)).max() > 0.01
+  remembers = name in ('align_rudder', 'history')
+  assert before.shape[1] == (256 if remembers else 1)
+
+
+@pytest.mark.slow
+def test_rudder_predicts_the_returns_it_was_shown():
+  entry = sweep.METHODS['rudder']
+  given = entry.prepare(WORLD, DEMOS, jax.random.key(1))
+  seen = sweep._encode(
+    rooms.features(WORLD), jnp.asarray(DEMOS.state[:, :-1]), DEMOS.action
+  )
+  predicted = sweep._predictor().apply(given.params, seen)
+  last = DEMOS.mask.sum(1)[:, None] - 1
+  found = np.take_along_axis(np.asarray(predicted), last, 1)[:, 0]
+  np.testing.assert_allclose(found, DEMOS.reward.sum(1), atol=0.3)
