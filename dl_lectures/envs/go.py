@@ -83,10 +83,10 @@ HISTORY = 8
 SUPERKO = ('positional', 'situational', 'loses')
 
 # What Black wins by when both play perfectly, less half a point: so that Black
-# wins, but only just. On 5x5 that is: only by owning every cell. (T. Drange's
-# table of small boards by area scoring, http://www.mathpuzzle.com/go; 7x7 is
-# what strong players agree on.)
-KOMI = {2: 0.5, 3: 8.5, 4: 1.5, 5: 24.5, 6: 3.5, 7: 8.5}
+# wins, but only just. (T. Drange's table of small boards by area scoring,
+# http://www.mathpuzzle.com/go; 7x7 is what strong players agree on.) On 5x5
+# Black could own every cell, 24.5; the usual komi leaves White a game.
+KOMI = {2: 0.5, 3: 8.5, 4: 1.5, 6: 3.5, 7: 8.5}
 USUAL_KOMI = 7.5
 
 _LETTERS = 'ABCDEFGHJKLMNOPQRSTUVWXYZ'

@@ -61,7 +61,7 @@ Weights = tuple[hk.Params, hk.MutableState]
 # when its moves are judged.
 EARLIER = (0.0, 0.03, 0.1, 0.3)
 MILESTONES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
-# The one first move that wins, by game and board, where that is known.
+# The best first move, by game and board, where a solver has found it.
 BEST_OPENINGS = {('go', 5): 12}
 # Of a target policy so many moves are kept, the likeliest.
 MOST_MOVES = 64
@@ -1042,7 +1042,7 @@ def conclude(
 def opening_claims(
   game: games.Game, players: Players, weights: Weights, best: int
 ) -> list[types.Claim]:
-  """Whether the search finds the first move that wins, and knows that it wins.
+  """Whether the search finds the best first move, and knows that it wins.
 
   5x5 Go is solved: Black, who begins in the centre, owns the whole board (van
   der Werf, van den Herik and Uiterwijk, "Solving Go on small boards", ICGA
@@ -1054,7 +1054,7 @@ def opening_claims(
   visits = thought.visits[0]
   return [
     types.at_least(
-      f'visits of the one winning first move, {named(most)}',
+      f'visits of the best first move, {named(most)}',
       float(visits[best] / visits.sum()),
       0.9,
       baseline=1 / game.num_actions,
@@ -1220,8 +1220,8 @@ PRESETS = {
   'smoke': _SMOKE,
   # Connect Four, ten minutes on two CPU cores.
   'laptop': Config(),
-  # 5x5 Go, ten minutes. With the board's komi Black has to own all of it: who
-  # opens with two plies at random has lost as Black, so that nobody is rated.
+  # 5x5 Go, ten minutes. Black should own all of it: who opens with two plies at
+  # random as Black has nearly always lost, so that nobody is rated.
   'go_5x5': Config(
     game='go',
     board_size=5,
