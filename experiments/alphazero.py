@@ -9,6 +9,7 @@ if __name__ == '__main__':
     config=alphazero.Config,
     presets=alphazero.PRESETS,
     doc=alphazero.__doc__ or '',
+    divided=lambda config: config.lanes,
     examples=(
       'python -m experiments.alphazero',
       'python -m experiments.alphazero --preset=smoke --workdir=/tmp/smoke',

@@ -15,6 +15,7 @@ import difflib
 import inspect
 import io
 import json
+import math
 import os
 import pathlib
 import shlex
@@ -52,6 +53,7 @@ def run(
   presets: Mapping[str, Any],
   doc: str,
   examples: Sequence[str],
+  divided: Callable[[Any], int] | None = None,
 ) -> NoReturn:
   """Runs a system from the command line, and exits.
 
@@ -71,6 +73,8 @@ def run(
     presets: name -> an instance of it; 'laptop' is the default.
     doc: the system's docstring, whose first paragraph the help shows.
     examples: command lines for the help.
+    divided: config -> the number of lanes that its step divides over devices:
+      cores then become devices. By default a step has all cores as one device.
   """
   argv = sys.argv[1:]
   system = _system(config)
@@ -81,6 +85,8 @@ def run(
   try:
     given = _parse(argv, config)
     jobs = _jobs(given, system, presets)
+    if divided is not None:
+      host.one_device_per_core(math.gcd(*(divided(j.config) for j in jobs)))
     host.tune_allocator()
     host.enable_compile_cache()
     if 'JAX_NUM_PROCESSES' in os.environ:

@@ -1,8 +1,8 @@
-"""The host's two speed traps: page faults and compile times.
+"""The host's three speed traps: page faults, idle cores and compile times.
 
-Both functions are for programs, not for libraries: a binary calls them before
-JAX computes anything, because they settle how its threads get memory and
-whether its first program is looked up.
+These functions are for programs, not for libraries: a binary calls them before
+JAX computes anything, because they settle how its threads get memory, on what
+they run and whether its first program is looked up.
 
 >>> tune_allocator() in (True, False)
 True
@@ -56,6 +56,36 @@ def tune_allocator() -> bool:
   except (OSError, AttributeError):
     return False
   return all([mallopt(*setting) == 1 for setting in _SETTINGS.items()])
+
+
+def one_device_per_core(divided: int) -> None:
+  """Makes the CPU several devices, for programs that divide their work.
+
+  XLA:CPU offers the pieces of each operation to all cores, and where operations
+  are small (a search, a network for a small board) handing them over costs what
+  it gains: two cores are then hardly faster than one. As a device of its own
+  each core has work that it need not share. There are 8 devices at most, and
+  what the user has set in the environment stays.
+
+  Args:
+    divided: the devices have to divide this, the lanes of self-play.
+
+  >>> one_device_per_core(divided=3)  # cannot be halved: all stays as it is
+  """
+  given = ('JAX_NUM_CPU_DEVICES', 'JAX_NUM_PROCESSES', 'PJRT_NPROC')
+  flags = os.environ.get('XLA_FLAGS', '')
+  if any(name in os.environ for name in given) or 'device_count' in flags:
+    return
+  if hasattr(os, 'sched_getaffinity'):
+    cores = len(os.sched_getaffinity(0))
+  else:
+    cores = os.cpu_count() or 1
+  n = 1
+  while 2 * n <= min(cores, 8) and divided % (2 * n) == 0:
+    n *= 2
+  if n > 1:
+    jax.config.update('jax_num_cpu_devices', n)
+    os.environ['PJRT_NPROC'] = '1'  # threads of each device
 
 
 def enable_compile_cache() -> pathlib.Path | None:

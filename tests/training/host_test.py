@@ -55,6 +55,43 @@ def test_freed_memory_is_not_faulted_in_again_by_a_thread():
   assert int(done.stdout) < 1000
 
 
+DEVICES = """
+import os, sys
+cores, divided = map(int, sys.argv[1:])
+os.sched_getaffinity = lambda pid: set(range(cores))
+import jax
+from dl_lectures.training import host
+host.one_device_per_core(divided)
+print(jax.device_count(), os.environ.get('PJRT_NPROC'))
+"""
+
+
+@pytest.mark.parametrize(
+  ('cores', 'divided', 'given', 'expected'),
+  [
+    (1, 128, {}, '1 None'),
+    (7, 128, {}, '4 1'),
+    (8, 12, {}, '4 1'),
+    (8, 128, {'JAX_NUM_CPU_DEVICES': '3'}, '3 None'),
+  ],
+)
+def test_cores_become_devices(cores, divided, given, expected):
+  clean = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in ('JAX_NUM_CPU_DEVICES', 'PJRT_NPROC', 'XLA_FLAGS')
+  }
+  done = subprocess.run(
+    [sys.executable, '-c', DEVICES, str(cores), str(divided)],
+    cwd=ROOT,
+    env={**clean, 'JAX_PLATFORMS': 'cpu', **given},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout.strip() == expected
+
+
 def test_tuning_twice_is_harmless():
   assert host.tune_allocator() == host.tune_allocator()
 
