@@ -185,14 +185,16 @@ def events_of_states(
   """Step I of [AR]: which event each state is.
 
   States that the demonstrations visit are clustered by the rows of their
-  successor representation. All others are one more event, 'elsewhere', the
-  last: no demonstration holds it, so it never earns anything.
+  successor representation. Those in which they end have no future and are one
+  event: without it nothing tells the last step from those before it. All other
+  states are 'elsewhere', the last event: no demonstration holds it, so it never
+  earns anything.
 
   Args:
     states: [N, T] int, demonstrations, one a row.
     mask: [N, T] bool, true for the states that count, from the left.
     num_states: C.
-    max_events: beside 'elsewhere'.
+    max_events: with the end, beside elsewhere.
     gamma: the discount of the successor representation.
 
   Returns:
@@ -200,24 +202,32 @@ def events_of_states(
     max_events; K is elsewhere.
 
   Raises:
-    UsageError: no demonstration, an unknown state, no event allowed.
+    UsageError: no demonstration, an unknown state, fewer than two events.
 
   >>> states, mask = np.array([[4, 3, 0]]), np.full((1, 3), True)
-  >>> events_of_states(states, mask, 5, max_events=1).tolist()
-  [0, 1, 1, 0, 0]
+  >>> events_of_states(states, mask, 5, max_events=2).tolist()
+  [1, 2, 2, 0, 0]
   """
   states, mask = _check(states, mask, num_states)
-  visits = transition_matrix(states, mask, num_states)
-  seen = np.unique(states[mask])
-  future = successor_representation(visits, gamma)[np.ix_(seen, seen)]
-  labels = cluster(future, max_events)
-  count = labels.max() + 1
-  event = np.full(num_states, count, np.int32)
-  event[seen] = labels
+  if max_events < 2:
+    raise UsageError(
+      f'max_events={max_events}; at least 2 is possible, the way and its end'
+    )
+  transition = transition_matrix(states, mask, num_states)
+  last = np.pad(mask[:, 1:], ((0, 0), (0, 1))) < mask
+  ends = np.unique(states[last])
+  before = np.setdiff1d(states[mask], ends)
+  labels = np.zeros(0, int)
+  if before.size:
+    future = successor_representation(transition, gamma)
+    labels = cluster(future[np.ix_(before, [*before, *ends])], max_events - 1)
+  end = labels.max(initial=-1) + 1
+  event = np.full(num_states, end + 1, np.int32)
+  event[before], event[ends] = labels, end
   time = np.broadcast_to(np.arange(states.shape[1]), states.shape)[mask]
   of = event[states[mask]]
   mean_time = np.bincount(of, time) / np.bincount(of)
-  order = np.append(np.argsort(np.argsort(mean_time, kind='stable')), count)
+  order = np.append(np.argsort(np.argsort(mean_time, kind='stable')), end + 1)
   return order[event].astype(np.int32)
 
 

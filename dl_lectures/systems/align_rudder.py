@@ -76,6 +76,8 @@ class Config:
   correction: redistribution.Correction = (
     'uniform'  # where G - sum R is paid; [AR]: after the end
   )
+  optimism: float = 0.2  # of first values over a failure's; [AR]: N(1, .5)
+  baseline_optimism: float = 0.05  # the same of cloning and Q-learning
   window: int = 20  # steps whose rewards a value sums; [AR]: 20
   learning_rate: float = 0.1  # [AR]: .1
   baseline_learning_rate: float = 0.1  # of cloning and Q-learning; [AR]: .01
@@ -91,11 +93,13 @@ class Config:
   def __post_init__(self):
     """Refuses what cannot be, in one line."""
     for low, high, names in (
-      (1, np.inf, 'num_demonstrations max_events window block runs num_steps'),
+      (1, np.inf, 'num_demonstrations window block runs num_steps'),
       (1, np.inf, 'num_evaluations'),
+      (2, np.inf, 'max_events'),
       (0, np.inf, 'num_confirmations'),
       (0, 1, 'slip demonstration_noise epsilon evaluation_epsilon bar'),
       (0, 1, 'learning_rate baseline_learning_rate'),
+      (0, 1, 'optimism baseline_optimism'),
     ):
       for name in names.split():
         value = getattr(self, name)
@@ -182,8 +186,8 @@ def define_events(
   Args:
     demos: N demonstrations.
     num_states: C.
-    max_events: at most so many; states that no demonstration visits are one
-      more.
+    max_events: at most so many, with the end; states that no demonstration
+      visits are one more.
     gamma: how far the future reaches.
 
   Returns:
@@ -447,20 +451,60 @@ def make_task(config: Config) -> Task:
   )
 
 
-def init(config: Config, task: Task, key: types.Key) -> State:
-  """Random action values with the demonstrations' returns written into them.
+def clone(
+  values: Array,
+  demos: rooms_lib.Episodes,
+  give: tabular.Credit,
+  window: int,
+) -> Array:
+  """Behaviour cloning in the unit of what is learned.
 
-  Both learners begin with the same table, that of behaviour cloning.
+  Each action that was shown gets its mean sum of the next `window` rewards,
+  redistributed, times how often it was the one shown.
+
+  Args:
+    values: [C, 1, 4], of all other actions.
+    demos: N demonstrations.
+    give: the redistribution.
+    window: steps.
+
+  Returns:
+    [C, 1, 4].
   """
+  paid = jax.vmap(give)(*demos)
+  steps = paid.shape[1]
+  total = jnp.pad(jnp.cumsum(paid, axis=1), ((0, 0), (1, 0)))
+  later = np.minimum(np.arange(steps + 1) + window, steps)
+  ahead = total[:, later] - total
+  # `tabular.clone` sums to the end: it gets the rewards that sum to this.
+  return tabular.clone(values, demos._replace(reward=-jnp.diff(ahead, axis=1)))
+
+
+def init(config: Config, task: Task, key: types.Key) -> State:
+  """First values: what was shown, and all else a little above a failure.
+
+  A failed episode is paid 1, redistributed next to nothing. Values just above
+  it are tried, found wanting and left, which is how the doors are found. [AR]
+  begins with N(1, .5), on which both learners are several times slower.
+  """
+  states = task.rooms.num_states
   keys = jax.random.split(key, config.runs)
-  random = jax.vmap(tabular.random_table, (0, None))
-  cloned = jax.vmap(tabular.clone)(
-    random(keys, task.rooms.num_states),
-    jax.tree.map(jnp.asarray, task.demos),
-  )
+
+  def one_run(x: Any) -> tuple[Array, Array]:
+    key, demos, knowledge = x
+    noise = (tabular.random_table(key, states) - 1) / 2  # N(0, 1/4)
+    give = credit(knowledge, config.correction)
+    failed = rooms_lib.TIMEOUT_RETURN
+    return (
+      clone(config.optimism * (1 + noise), demos, give, config.window),
+      tabular.clone(failed + config.baseline_optimism * (1 + noise), demos),
+    )
+
+  demos = jax.tree.map(jnp.asarray, task.demos)
+  table, baseline = jax.lax.map(one_run, (keys, demos, task.knowledge))
   return State(
-    table=cloned,
-    baseline=cloned,
+    table=table,
+    baseline=baseline,
     solved_at=jnp.zeros((config.runs, 2), jnp.int32),
     step=jnp.int32(0),
   )

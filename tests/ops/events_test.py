@@ -107,6 +107,7 @@ def test_states_on_the_same_way_are_one_event():
   assert found[0] == found[1] == 0
   assert found[6] == found[7]
   assert found[3] < found[6] < found[8]
+  assert (found == found[8]).sum() == 1  # where both end
   # Of 4, 5 and 9 nothing is known.
   assert (found[[4, 5, 9]] == found.max()).all()
   assert (found == found.max()).sum() == 3
@@ -166,7 +167,8 @@ def test_sequences_have_their_own_lengths():
       ),
       'holes',
     ),
-    (lambda: events.events_of_states(*a_batch([0, 1]), 5, 0), 'at most 0'),
+    (lambda: events.events_of_states(*a_batch([0, 1]), 5, 1), 'events=1'),
+    (lambda: events.cluster(np.zeros((3, 2)), 0), 'at most 0'),
     (lambda: events.successor_representation(np.eye(2), 1.0), 'gamma=1.0'),
     (lambda: events.cluster(np.zeros((0, 2)), 3), 'at most 3'),
   ],

@@ -159,24 +159,55 @@ def test_the_steps_in_turn(demos):
   rows = align_rudder.align(sequences, matrix)
   kept = [row[row >= 0].tolist() for row in rows]
   assert kept == [x.tolist() for x in sequences]
-  # Begun and ended alike: in the one row of first rooms, and at the goal.
-  assert len({x[-1] for x in sequences}) == 1
+  # The goal is an event of its own.
+  assert {x[-1] for x in sequences} == {event[ROOMS.goal]}
+  assert (event == event[ROOMS.goal]).sum() == 1
 
 
-def test_one_demonstration_and_one_event(demos):
+def test_one_demonstration(demos):
   one = jax.tree.map(lambda x: x[:1], demos)
   batch = align_rudder.trajectory(demos)
-  for most in (1, 5):
+  for most in (2, 5):
     knowledge, rows = align_rudder.understand(one, ROOMS.num_states, most)
     assert len(rows) == 1
     for new in redistributed(knowledge, batch):
       np.testing.assert_allclose(
         new.reward.sum(1), demos.reward.sum(1), atol=1e-5
       )
-  # Where nothing happens, nothing is earned on the way.
-  knowledge, rows = align_rudder.understand(one, ROOMS.num_states, 1)
+  knowledge, rows = align_rudder.understand(one, ROOMS.num_states, 2)
+  assert rows.tolist() == [[0, 1]]  # on the way, and there
+
+
+def test_a_single_event_earns_nothing_on_the_way(demos):
+  # A demonstration that stays where it begins.
+  still = jax.tree.map(lambda x: x[:1], demos)
+  still = still._replace(
+    state=np.full_like(still.state, 7), mask=np.arange(200)[None] < 3
+  )
+  knowledge, rows = align_rudder.understand(still, ROOMS.num_states, 5)
   assert rows.tolist() == [[0]]
   assert knowledge.scale == 0
+  batch = align_rudder.trajectory(demos)
+  for new in redistributed(knowledge, batch):
+    np.testing.assert_allclose(
+      new.reward.sum(1), batch.reward.sum(1), rtol=1e-6
+    )
+    assert (new.predicted_return == 0).all()
+
+
+def test_first_values_by_hand():
+  # 0, elsewhere, 1, 2: paid 0, 20, 30; windows of two steps.
+  demo = rooms_lib.Episodes(
+    jnp.array([[0, 3, 1, 2]]),
+    jnp.array([[1, 2, 3]]),
+    jnp.array([[0.0, 0, 50]]),
+    jnp.full((1, 3), True),
+  )
+  give = align_rudder.credit(by_hand())
+  values = align_rudder.clone(jnp.full((4, 1, 4), 0.5), demo, give, window=2)
+  expected = np.full((4, 4), 0.5)
+  expected[0, 1], expected[3, 2], expected[1, 3] = 20, 50, 30
+  np.testing.assert_allclose(values[:, 0], expected, atol=1e-5)
 
 
 def test_no_demonstration_is_told(demos):
@@ -189,6 +220,7 @@ def test_no_demonstration_is_told(demos):
   ('field', 'value', 'words'),
   [
     ('num_demonstrations', 0, 'at least 1'),
+    ('max_events', 1, 'at least 2'),
     ('epsilon', 1.5, '0 to 1'),
     ('gap', 0.5, 'at most 0'),
     ('correction', 'first', 'last, uniform, none'),

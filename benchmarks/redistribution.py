@@ -1,0 +1,321 @@
+"""Return decomposition against plain NumPy loops of the same algorithms.
+
+What the authors' code does step by step in Python is here one program over
+many seeds or episodes. Three lines, all arms interleaved in one process, values
+are medians, each with the largest difference of the two arms' results:
+
+- lstm_updates: an update of RUDDER's return predictor (16 units, 8 episodes of
+  51 steps, final and continuous prediction, Adam), 16 seeds side by side
+  against one after the other; microseconds an update of one seed.
+- rooms_steps: a step of eight rooms with its update of the Q-table, 16 seeds
+  side by side; microseconds a step of one seed.
+- profile_alignment: the scores of all 200 prefixes of an episode against a
+  profile of 16 columns, 64 episodes; microseconds an episode.
+
+  python -m benchmarks.redistribution
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks import timing
+from dl_lectures.envs import rooms as rooms_lib
+from dl_lectures.nets import recurrent
+from dl_lectures.ops import alignment
+from dl_lectures.training import host, tabular
+
+BARS = {'lstm_updates': 50, 'rooms_steps': 250, 'profile_alignment': 100}
+PEER = f'plain loop, numpy {np.__version__}'
+
+SEEDS, UNITS, BATCH, STEPS, FEATURES = 16, 16, 8, 51, 10
+RATE, B1, B2, EPS = 1e-2, 0.9, 0.999, 1e-8
+
+
+def predictor() -> hk.Transformed:
+  """RUDDER's LSTM with a linear head: [B, T, F] -> g [B, T]."""
+
+  def forward(x):
+    return hk.Linear(1)(recurrent.LSTM(UNITS, recurrent.RUDDER)(x))[..., 0]
+
+  return hk.without_apply_rng(hk.transform(forward))
+
+
+def numpy_update(weights: list, moments: list, count: int, x, returns) -> None:
+  """One update as one would write it with NumPy; in place.
+
+  Args:
+    weights: W [F, H], U [H, H], b [2 H], v [H, 1], a [1].
+    moments: Adam's, two of each.
+    count: updates so far.
+    x: [B, T, F].
+    returns: [B].
+  """
+  w_x, w_h, b, v, a = weights
+  batch, steps, _ = x.shape
+  h = np.zeros((batch, UNITS), np.float32)
+  hidden, gates, cells, predicted = [h], [], [], []
+  for t in range(steps):
+    i = 1 / (1 + np.exp(-(h @ w_h + b[:UNITS])))
+    z = np.tanh(x[:, t] @ w_x + b[UNITS:])
+    h = h + i * z
+    hidden.append(h)
+    gates.append(i)
+    cells.append(z)
+    predicted.append(h @ v + a)
+
+  gradients = [np.zeros_like(weight) for weight in weights]
+  d_h = np.zeros_like(h)
+  for t in reversed(range(steps)):
+    error = predicted[t][:, 0] - returns
+    # Mean square of the last one, and half of that of all.
+    d_g = error / (batch * steps)
+    if t == steps - 1:
+      d_g = d_g + 2 * error / batch
+    d_g = d_g[:, None]
+    d_h = d_h + d_g @ v.T
+    gradients[3] += hidden[t + 1].T @ d_g
+    gradients[4] += d_g.sum(0)
+    i, z = gates[t], cells[t]
+    d_i, d_z = d_h * z * i * (1 - i), d_h * i * (1 - z * z)
+    gradients[0] += x[:, t].T @ d_z
+    gradients[1] += hidden[t].T @ d_i
+    gradients[2][:UNITS] += d_i.sum(0)
+    gradients[2][UNITS:] += d_z.sum(0)
+    d_h = d_h + d_i @ w_h.T
+
+  for weight, gradient, (first, second) in zip(
+    weights, gradients, moments, strict=True
+  ):
+    first += (1 - B1) * (gradient - first)
+    second += (1 - B2) * (gradient * gradient - second)
+    scaled = first / (1 - B1 ** (count + 1))
+    root = np.sqrt(second / (1 - B2 ** (count + 1)))
+    weight -= RATE * scaled / (root + EPS)
+
+
+def lstm_updates(updates: int = 8) -> tuple[dict[str, Callable], int, int]:
+  """Arms that return weights after so many updates; ours of all seeds."""
+  net = predictor()
+  keys = jax.random.split(jax.random.key(0), SEEDS)
+  shape = (SEEDS, updates, BATCH, STEPS, FEATURES)
+  x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+  returns = x[..., 0].sum(-1)
+  params = jax.vmap(net.init, (0, None))(keys, x[0, 0])
+  optimizer = optax.adam(RATE, B1, B2, EPS)
+
+  def loss(params, x, returns):
+    error = net.apply(params, x) - returns[:, None]
+    return jnp.mean(error[:, -1] ** 2) + 0.5 * jnp.mean(error**2)
+
+  def train(params, x, returns):
+    def update(carry, batch):
+      params, state = carry
+      gradient = jax.grad(loss)(params, *batch)
+      change, state = optimizer.update(gradient, state)
+      return (optax.apply_updates(params, change), state), None
+
+    start = params, optimizer.init(params)
+    return jax.lax.scan(update, start, (x, returns))[0][0]
+
+  ours = jax.jit(jax.vmap(train))
+  placed = jax.device_put((x, returns))
+
+  def listed(params):
+    lstm, head = params['lstm'], params['linear']
+    parts = lstm['w_x'], lstm['w_h'], lstm['b'], head['w'], head['b']
+    return [np.asarray(part) for part in parts]
+
+  def peer():
+    weights = [part[0].copy() for part in listed(params)]
+    moments = [(np.zeros_like(w), np.zeros_like(w)) for w in weights]
+    for count in range(updates):
+      numpy_update(weights, moments, count, x[0, count], returns[0, count])
+    return weights
+
+  arms = {
+    'ours': lambda: listed(jax.block_until_ready(ours(params, *placed))),
+    'peer': peer,
+  }
+  return arms, updates * SEEDS, updates
+
+
+def numpy_episodes(world, table, starts, uniforms, rate, epsilon) -> int:
+  """Q-learning as one would write it with NumPy; the table is in place.
+
+  Args:
+    world: the rooms.
+    table: [C, 4].
+    starts: [E], first cells.
+    uniforms: [E, T, 3], to explore, to slip and to choose a door.
+    rate: of learning.
+    epsilon: of exploration.
+
+  Returns:
+    The number of steps.
+  """
+  count = 0
+  for start, drawn in zip(starts, uniforms, strict=True):
+    state = start
+    for t, (explore, slip, door) in enumerate(drawn):
+      if explore < epsilon:
+        action = int(explore * (4 / epsilon))
+      else:
+        action = np.argmax(table[state])
+      moved = int(slip * (4 / world.slip)) if slip < world.slip else action
+      doors = world.num_next[state, moved]
+      after = world.next_state[state, moved, int(door * doors)]
+      over = after == world.goal or t + 1 == rooms_lib.HORIZON
+      reward = 0.0
+      if after == world.goal:
+        reward = rooms_lib.goal_return(t + 1)
+      elif over:
+        reward = rooms_lib.TIMEOUT_RETURN
+      target = reward if over else reward + table[after].max()
+      table[state, action] += rate * (target - table[state, action])
+      state = after
+      count += 1
+      if over:
+        break
+  return count
+
+
+def rooms_steps(episodes: int = 8) -> tuple[dict[str, Callable], int, int]:
+  """Arms that return Q-tables; ours of all seeds."""
+  world = rooms_lib.make(8)
+  rate, epsilon = 0.1, 0.2
+  protocol = tabular.Protocol(
+    block=episodes,
+    num_evaluations=1,
+    num_confirmations=0,
+    max_episodes=episodes,
+    epsilon=epsilon,
+  )
+  keys = jax.random.split(jax.random.key(2), SEEDS)
+  tables = jax.vmap(tabular.random_table, (0, None))(keys, world.num_states)
+
+  def learn(table, key):
+    method = tabular.Method(table)
+    return tabular.learn(world, method, rate, key, np.inf, protocol).table
+
+  ours = jax.jit(lambda *given: jax.lax.map(lambda one: learn(*one), given))
+  starts, uniforms = drawn_by_learn(world, keys[0], episodes)
+  first = np.asarray(tables[0, :, 0])
+
+  def peer():
+    table = first.copy()
+    numpy_episodes(world, table, starts, uniforms, rate, epsilon)
+    return [table]
+
+  steps = numpy_episodes(world, first.copy(), starts, uniforms, rate, epsilon)
+
+  def all_tables():
+    found = jax.block_until_ready(ours(tables, keys))
+    return [np.asarray(found)[:, :, 0]]
+
+  return {'ours': all_tables, 'peer': peer}, steps * SEEDS, steps
+
+
+def drawn_by_learn(
+  world: rooms_lib.Rooms, key: jax.Array, episodes: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """The starts and uniforms of the first block of `tabular.learn`."""
+  block_key = jax.random.split(jax.random.fold_in(key, 0), 3)[0]
+  start_key, step_key, _ = jax.random.split(block_key, 3)
+  starts = jax.random.choice(start_key, jnp.asarray(world.starts), (episodes,))
+  shape = (episodes, rooms_lib.HORIZON, 3)
+  return np.asarray(starts), np.asarray(jax.random.uniform(step_key, shape))
+
+
+def numpy_prefix_scores(score, gap, sequence) -> np.ndarray:
+  """Needleman and Wunsch's table, cell by cell; the best of each row."""
+  columns = len(score)
+  above = np.arange(columns + 1) * gap
+  best = np.zeros(len(sequence), np.float32)
+  for t, event in enumerate(sequence):
+    row = np.empty(columns + 1)
+    row[0] = above[0] + gap
+    for j in range(columns):
+      row[j + 1] = max(
+        above[j] + score[j, event], above[j + 1] + gap, row[j] + gap
+      )
+    best[t] = row.max()
+    above = row
+  return best
+
+
+def profile_alignment(
+  episodes: int = 64, length: int = 200, columns: int = 16, events: int = 12
+) -> tuple[dict[str, Callable], int, int]:
+  """Arms that return scores of all prefixes; ours of all episodes."""
+  random = np.random.default_rng(0)
+  score = random.normal(size=(columns, events)).astype(np.float32)
+  sequences = random.integers(events, size=(episodes, length))
+  profile = alignment.Profile(jnp.asarray(score), jnp.float32(-0.1))
+  ours = jax.jit(jax.vmap(alignment.prefix_scores, (None, 0)))
+  placed = jnp.asarray(sequences, jnp.int32)
+  return (
+    {
+      'ours': lambda: [np.asarray(ours(profile, placed))],
+      'peer': lambda: [numpy_prefix_scores(score, -0.1, sequences[0])],
+    },
+    episodes,
+    1,
+  )
+
+
+CASES = {
+  'lstm_updates': lstm_updates,
+  'rooms_steps': rooms_steps,
+  'profile_alignment': profile_alignment,
+}
+
+
+def measure(name: str, rounds: int = 9, **sizes: int) -> dict[str, Any]:
+  """One line of the output.
+
+  Args:
+    name: of the case.
+    rounds: how often each arm is timed.
+    sizes: arguments of the case.
+  """
+  arms, ours_count, peer_count = CASES[name](**sizes)
+  first, alone = arms['ours'](), arms['peer']()
+  difference = max(
+    float(np.abs(a[0] - b).max()) for a, b in zip(first, alone, strict=True)
+  )
+  times = timing.interleave(arms, rounds)
+  ours, peer = (
+    1e3 * times['ours'] / ours_count,
+    1e3 * times['peer'] / peer_count,
+  )
+  return {
+    'name': name,
+    'unit': 'microseconds',
+    'ours': ours,
+    'peer': PEER,
+    'peer_value': peer,
+    'ratio': peer / ours,
+    'side_by_side': ours_count // peer_count,
+    'largest_difference': difference,
+    'bar': BARS[name],
+    'met': bool(peer / ours >= BARS[name]),
+  }
+
+
+def main() -> None:
+  """Prints one line a case."""
+  host.tune_allocator()
+  host.enable_compile_cache()
+  for name in sys.argv[1:] or CASES:
+    timing.show(measure(name))
+
+
+if __name__ == '__main__':
+  main()
