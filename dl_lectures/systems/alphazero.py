@@ -103,7 +103,7 @@ class Config:
   weight_decay: float = 0.03  # AdamW's; AZ: 1e-4 in the loss
   prior_exponent: float = 0.25  # in play, not self-play; AlphaGo: .67, AZ: 1
   averaging: float = 0.99  # of the parameters that play; AZ: 0
-  num_steps: int = 750  # self-play and learning phases; AZ: 700k updates
+  num_steps: int = 600  # self-play and learning phases; AZ: 700k updates
   judged: tuple[int, ...] = (0, 16, 64, 256)  # simulations a move in judgement
   rating_games: int = 48  # of each pair that is rated; 0: nobody is rated
 
