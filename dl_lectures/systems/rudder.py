@@ -467,26 +467,30 @@ def run_keys(config: Config, key: types.Key) -> types.Key:
   )
 
 
+def init_learner(
+  config: Config, task: delayed.Task, net: hk.Transformed, key: types.Key
+) -> Learner:
+  """A fresh learner; consumes the key."""
+  width = 2 * task.num_features + task.num_actions
+  sequence = jnp.zeros((task.horizon, width))
+  params = net.init(key, sequence[None])
+  optimism = config.optimism if config.learner == 'q' else 0.0
+  return Learner(
+    training.init_state(params, {}, optimizer(config)),
+    replay.init(Lesson(sequence, jnp.float32(0)), config.lessons),
+    jnp.full((task.num_rows, task.num_actions), optimism),
+    new_progress(config),
+  )
+
+
 def init(
   config: Config, task: delayed.Task, net: hk.Transformed, key: types.Key
 ) -> State:
   """Fresh learners."""
-  width = 2 * task.num_features + task.num_actions
-  example = jax.ShapeDtypeStruct((task.horizon, width), jnp.float32)
-  total = jax.ShapeDtypeStruct((), jnp.float32)
-  optimism = config.optimism if config.learner == 'q' else 0.0
-
-  def one(key: types.Key) -> Learner:
-    params = net.init(key, jnp.zeros((1, *example.shape)))
-    return Learner(
-      training.init_state(params, {}, optimizer(config)),
-      replay.init(Lesson(example, total), config.lessons),  # pyrefly: ignore
-      jnp.full((task.num_rows, task.num_actions), optimism),
-      new_progress(config),
-    )
-
   return State(
-    jax.vmap(one)(run_keys(config, key)),
+    jax.vmap(functools.partial(init_learner, config, task, net))(
+      run_keys(config, key)
+    ),
     jnp.full((config.runs, num_blocks(config.max_episodes, config)), -1.0),
     jnp.int32(0),
   )
@@ -570,6 +574,49 @@ def make_learn(config: Config, task: delayed.Task, net: hk.Transformed):
     return Learner(train, lessons, table, progress), metrics
 
   return learn
+
+
+def learn_rudder(
+  config: Config,
+  task: delayed.Task,
+  net: hk.Transformed,
+  rate: Array | float,
+  keys: types.Key,
+) -> tuple[Array, Array]:
+  """RUDDER alone, in one loop: what `learn_baseline` is to TD and MC.
+
+  Args:
+    config: the settings.
+    task: what is learned.
+    net: the return predictor.
+    rate: the learning rate of the table.
+    keys: [R], consumed.
+
+  Returns:
+    The episodes that each run needed, [R] int32, 0 for those that did not get
+    there; and the mean scores of its blocks, [R, N], -1 where none was played.
+  """
+  learn = jax.vmap(make_learn(config, task, net), (0, None, None, 0))
+  most = num_blocks(config.max_episodes, config)
+  first, later = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+
+  def body(carry):
+    learners, scores, step = carry
+    learners, metrics = learn(
+      learners, step, jnp.asarray(rate, jnp.float32), later
+    )
+    return learners, scores.at[:, step].set(metrics['block_score']), step + 1
+
+  def going(carry):
+    learners, _, step = carry
+    return jnp.any(learners.progress.solved == 0) & (step < most)
+
+  learners = jax.vmap(functools.partial(init_learner, config, task, net))(first)
+  scores = jnp.full((keys.shape[0], most), -1.0)
+  learners, scores, _ = jax.lax.while_loop(
+    going, body, (learners, scores, jnp.int32(0))
+  )
+  return learners.progress.solved, scores
 
 
 def make_step(
@@ -985,5 +1032,17 @@ PRESETS = {
     baseline_episodes=1000,
   ),
   'laptop': Config(),
+  # Four moves that decide, and a delay; half a minute.
+  'trace_back': Config(
+    task='trace_back',
+    horizon=12,
+    return_scale=25.0,
+    first_lesson=100,
+    first_updates=1000,
+    updates_per_step=100,
+    window=100,
+    greedy_score=True,
+    baseline_episodes=100_000,
+  ),
   'paper': _PAPER,
 }
