@@ -52,7 +52,7 @@ from experiments import tool
 DEMOS = (2, 5, 10, 50, 100)
 # Every number of demonstrations is repeated to this many: one shape for all.
 _MOST_DEMOS = 100
-LEARNING_RATES = (0.03, 0.06, 0.12, 0.25, 0.5)
+LEARNING_RATES = (0.015, 0.03, 0.06, 0.12, 0.25, 0.5)
 # As published: the redistributed rewards of so many steps are summed.
 _WINDOW = 20
 # Of which the history remembers the set that has happened: 2^8 codes.
