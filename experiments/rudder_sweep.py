@@ -37,7 +37,7 @@ from experiments import tool
 
 METHODS = ('rudder', 'td', 'mc')
 NAMES = {'rudder': 'RUDDER', 'td': 'TD', 'mc': 'MC'}
-RATES = (0.03, 0.1, 0.3)
+RATES = (0.03, 0.1, 0.3, 1.0)
 FIRST_REPORTED = 100
 # The delays of each task, the shortest first, and between which two of them it
 # grows fourfold.
