@@ -210,7 +210,7 @@ def test_every_method_learns(name):
 
   @jax.jit
   def run(given, table):
-    method = entry.build(WORLD, given, table, 0.1)
+    method = entry.build(WORLD, given, table, jnp.float32(0.1))
     outcome = tabular.learn(
       WORLD, method, 0.1, jax.random.key(3), 99.0, protocol
     )
@@ -231,6 +231,6 @@ def test_rudder_predicts_the_returns_it_was_shown():
     rooms.features(WORLD), jnp.asarray(DEMOS.state[:, :-1]), DEMOS.action
   )
   predicted = sweep._predictor().apply(given.params, seen)
-  last = DEMOS.mask.sum(1)[:, None] - 1
+  last = np.asarray(DEMOS.mask).sum(1)[:, None] - 1
   found = np.take_along_axis(np.asarray(predicted), last, 1)[:, 0]
   np.testing.assert_allclose(found, DEMOS.reward.sum(1), atol=0.3)
