@@ -254,7 +254,8 @@ def test_a_stopped_run_ends_as_the_uninterrupted_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_demonstrations_halve_the_episodes():
-  config = align_rudder.Config(runs=6, num_steps=150, seed=3)
+def test_two_demonstrations_save_episodes():
+  config = align_rudder.Config(runs=6, num_steps=60, seed=3)
   metrics = align_rudder.train(config, workdir=None)
-  assert metrics['episodes'] <= metrics['baseline_episodes'] / 2
+  assert metrics['solved'] == 1
+  assert metrics['episodes'] <= 0.7 * metrics['baseline_episodes']
