@@ -139,6 +139,7 @@ PRESETS = {
     variant='official',
     max_events=15,
     correction='none',
+    learning_rate=0.1,
     baseline_learning_rate=0.01,
     num_evaluations=20,
     num_confirmations=0,
