@@ -133,7 +133,9 @@ def test_samples_follow_the_distribution():
     (lambda: ngram.fit(np.array([], int), 4, 1), 'a text of 0 tokens'),
     (lambda: ngram.fit(np.array([1]), 4, 0), 'an order of 0'),
     (
-      lambda: ngram.sample(ngram.fit(np.array([1]), 4, 1), [], [0.5], 0),
+      lambda: ngram.sample(
+        ngram.fit(np.array([1]), 4, 1), np.array([]), np.array([0.5]), 0
+      ),
       'a temperature of 0',
     ),
   ],
