@@ -221,7 +221,7 @@ def main() -> None:
         'num_games', 'of each pair; even', 200, tool.whole_number(2, 100_000)
       ),
       tool.Flag('opening_plies', 'random ones', 4, tool.whole_number(0, 100)),
-      tool.Flag('output', 'a directory; WORKDIR/scaling by default', ''),
+      tool.Flag('output', 'a directory; without, WORKDIR/scaling', ''),
       tool.Flag('results', 'a JSON file for the claims', ''),
     ),
     examples=(

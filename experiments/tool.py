@@ -178,7 +178,10 @@ def _help(
 ) -> str:
   lines = [inspect.cleandoc(doc), '', 'Flags:']
   for flag in flags:
-    default = '' if flag.default is None else f'; {flag.default} by default'
+    usual = flag.default
+    if isinstance(usual, tuple):
+      usual = ','.join(map(str, usual))
+    default = '' if usual in (None, '') else f'; {usual} by default'
     lines.append(f'  --{flag.name}=VALUE')
     meaning = textwrap.wrap(flag.meaning + default, 72, break_on_hyphens=False)
     lines += [f'      {line}' for line in meaning]
