@@ -27,9 +27,9 @@ Ten to fifteen minutes on two CPU cores. An exact solver finds that in decisive
 Connect Four positions of semi-strong play, plies 8-12, the raw network keeps
 the result in .85 (a player that wins or blocks at once: .49) and 256
 simulations in .88 (untrained: .65); of random play, plies 15-24, .95 (.85) and
-.97 (.92). The opening prior ends at the one winning column. The paper has no
-such figure: it beats Stockfish, Elmo and AlphaGo Zero after hours on 5,000
-TPUs. `results/alphazero.json` holds the exact numbers.
+.97 (.90). Most of the opening prior ends at the one winning column. The paper
+has no such figure: it beats Stockfish, Elmo and AlphaGo Zero after hours on
+5,000 TPUs. `results/alphazero.json` holds the exact numbers.
 """
 
 import dataclasses
