@@ -10,13 +10,23 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
 CELL_SECONDS = 300
+# Minutes of compiling: these run with the slow tests.
+SLOW = ('games', 'rudder')
 
 
 def is_installation(cell: nbformat.NotebookNode) -> bool:
   return cell.cell_type == 'code' and 'pip install' in cell.source
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+  'path',
+  [
+    pytest.param(
+      path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW)
+    )
+    for path in NOTEBOOKS
+  ],
+)
 def test_notebook_runs(
   path: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
