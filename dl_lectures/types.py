@@ -5,6 +5,7 @@ so that it runs under `jit`, `lax.scan`, `vmap` and any number of devices
 unchanged. Everything a run needs to continue exactly is in its state.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +24,34 @@ class UsageError(ValueError):
 
   Binaries print the message alone and exit with code 2.
   """
+
+
+def check_fields(
+  config: Any, names: str, low: float, high: float = math.inf
+) -> None:
+  """Refuses a setting out of range, for a Config's `__post_init__`.
+
+  Args:
+    config: with the fields.
+    names: of the fields, with blanks between.
+    low: the least that is possible.
+    high: the most.
+
+  Raises:
+    UsageError: one is not.
+
+  >>> class Config(NamedTuple):
+  ...   epsilon: float = 1.5
+  >>> check_fields(Config(), 'epsilon', 0, 1)
+  Traceback (most recent call last):
+   ...
+  dl_lectures.types.UsageError: config.epsilon=1.5; 0 to 1 is possible
+  """
+  for name in names.split():
+    value = getattr(config, name)
+    if not low <= value <= high:
+      possible = f'at least {low}' if high == math.inf else f'{low} to {high}'
+      raise UsageError(f'config.{name}={value}; {possible} is possible')
 
 
 class Claim(NamedTuple):

@@ -18,7 +18,12 @@ import numpy as np
 import optax
 
 from dl_lectures.nets.recurrent import LSTM, RUDDER
-from dl_lectures.ops.redistribution import Trajectory, check, redistribute
+from dl_lectures.ops.redistribution import (
+  Trajectory,
+  check,
+  prediction_error,
+  redistribute,
+)
 from dl_lectures.types import Array, UsageError
 
 # An integer of at most so many values is a category, else a number.
@@ -228,13 +233,8 @@ def _fit_and_predict(key, features, mask, returns, rows, units):
 
   def loss(params, row):
     g = net.apply(params, features[row], mask[row])
-    valid = mask[row].astype(jnp.float32)
-    last = valid * (1 - jnp.pad(valid[:, 1:], ((0, 0), (0, 1))))
-    error = (g - returns[row][:, None]) ** 2
-    # At the end, and on the way: [R] section 4, "continuous prediction".
-    return jnp.sum(error * last) / jnp.sum(last) + 0.5 * jnp.sum(
-      error * valid
-    ) / jnp.sum(valid)
+    error = prediction_error(g, returns[row], mask[row])
+    return error.final + 0.5 * error.running
 
   def update(state, row):
     params, opt_state = state

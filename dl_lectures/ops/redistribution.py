@@ -216,6 +216,52 @@ def quality(
   return 1 - jnp.square(jnp.minimum(relative, 1.0))
 
 
+class PredictionError(NamedTuple):
+  """Mean squares of what a predicted return misses.
+
+  Attributes:
+    final: [] over the episodes, at their last steps.
+    running: [] over all steps: the return is to be known as early as it can be
+      ([R] section 4, "continuous prediction").
+  """
+
+  final: Array
+  running: Array
+
+
+def prediction_error(
+  predicted: Array, returns: Array, mask: Array
+) -> PredictionError:
+  """What a return predictor is trained on: the mean of squares.
+
+  Not the square of the mean, on which the published tutorial trains: it does
+  not see errors that cancel out. An episode without steps counts for nothing.
+
+  Args:
+    predicted: [B, T], g.
+    returns: [B], G.
+    mask: [B, T] bool.
+
+  Returns:
+    The two errors; a loss is a weighted sum of them.
+
+  >>> error = prediction_error(
+  ...   jnp.array([[0.0, 4.0], [1.0, 9.0]]),
+  ...   jnp.array([2.0, 0.0]),
+  ...   jnp.array([[True, True], [True, False]]),
+  ... )
+  >>> error.final.tolist(), error.running.tolist()
+  (2.5, 3.0)
+  """
+  # Masked before it is squared: what stands after the end has no gradient.
+  error = jnp.square(jnp.where(mask, predicted - returns[:, None], 0.0))
+  episodes = jnp.maximum(jnp.sum(jnp.any(mask, axis=1)), 1)
+  return PredictionError(
+    final=jnp.sum(jnp.where(_last(mask), error, 0.0)) / episodes,
+    running=jnp.sum(error) / jnp.maximum(jnp.sum(mask), 1),
+  )
+
+
 def uniform(batch: Trajectory) -> Array:
   """A method: the return in equal parts. It looks ahead, at the return.
 

@@ -105,22 +105,17 @@ class Config:
 
   def __post_init__(self):
     """Refuses what cannot be, in one line."""
-    for low, high, names in (
-      (1, np.inf, 'num_demonstrations window block runs num_steps'),
-      (1, np.inf, 'num_evaluations'),
-      (2, np.inf, 'max_events'),
-      (0, np.inf, 'num_confirmations'),
-      (0, 1, 'slip demonstration_noise epsilon evaluation_epsilon bar'),
-      (0, 1, 'learning_rate baseline_learning_rate'),
-      (0, 1, 'optimism baseline_optimism'),
+    for low, names in (
+      (1, 'num_demonstrations window block runs num_steps num_evaluations'),
+      (2, 'max_events'),
+      (0, 'num_confirmations'),
     ):
-      for name in names.split():
-        value = getattr(self, name)
-        if not low <= value <= high:
-          possible = f'{low} to {high}' if high == 1 else f'at least {low}'
-          raise types.UsageError(
-            f'config.{name}={value}; {possible} is possible'
-          )
+      types.check_fields(self, names, low)
+    for names in (
+      'slip demonstration_noise epsilon evaluation_epsilon bar',
+      'learning_rate baseline_learning_rate optimism baseline_optimism',
+    ):
+      types.check_fields(self, names, 0, 1)
     if self.gap > 0:
       raise types.UsageError(f'config.gap={self.gap}; at most 0 is possible')
     if self.correction not in CORRECTIONS:

@@ -95,23 +95,14 @@ class Config:
       (1, 'runs horizon episodes_per_step lessons batch_size units window'),
       (1, 'max_episodes'),
       (0, 'first_lesson first_updates updates_per_step weight_decay'),
-      (0, 'lstm_learning_rate'),
-      (0, 'aux_weight learning_rate epsilon bar baseline_episodes'),
+      (0, 'lstm_learning_rate aux_weight learning_rate bar baseline_episodes'),
       (0, 'td_learning_rate mc_learning_rate'),
     ):
-      for name in names.split():
-        value = getattr(self, name)
-        if value < low:
-          raise types.UsageError(
-            f'config.{name}={value}; at least {low} is possible'
-          )
+      types.check_fields(self, names, low)
+    types.check_fields(self, 'epsilon', 0, 1)
     if self.return_scale <= 0:
       raise types.UsageError(
         f'config.return_scale={self.return_scale}; more than 0 is possible'
-      )
-    if self.epsilon > 1:
-      raise types.UsageError(
-        f'config.epsilon={self.epsilon}; at most 1 is possible'
       )
     if self.learner not in LEARNERS:
       raise types.UsageError(
@@ -259,11 +250,13 @@ def loss(
   which the published tutorial trains, is blind to errors that cancel out.
   """
   del key
-  target = lessons.total / config.return_scale
-  error = jnp.square(net.apply(params, lessons.sequence) - target[:, None])
-  final = jnp.mean(error[:, -1])
-  total = final + config.aux_weight * jnp.mean(error)
-  return total, (net_state, {'final_loss': final})
+  error = redistribution.prediction_error(
+    net.apply(params, lessons.sequence),
+    lessons.total / config.return_scale,
+    jnp.ones(lessons.sequence.shape[:2], bool),
+  )
+  total = error.final + config.aux_weight * error.running
+  return total, (net_state, {'final_loss': error.final})
 
 
 def redistribute(

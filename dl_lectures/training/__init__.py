@@ -8,7 +8,6 @@ from dl_lectures.training import (
   report,
   rollout,
   sharding,
-  tabular,
 )
 from dl_lectures.training.loop import (
   FitResult,
@@ -32,5 +31,4 @@ __all__ = [
   'report',
   'rollout',
   'sharding',
-  'tabular',
 ]

@@ -139,6 +139,27 @@ def test_quality_is_within_0_and_1_for_any_size():
   assert alone.tolist() == [1, 0]
 
 
+def test_prediction_error_is_that_of_a_plain_loop_and_sees_no_padding():
+  draw = np.random.default_rng(2)
+  g = draw.normal(size=(4, 5)).astype(np.float32)
+  returns = draw.normal(size=4).astype(np.float32)
+  lengths = [5, 0, 1, 3]
+  mask = np.arange(5) < np.array(lengths)[:, None]
+  g = np.where(mask, g, np.nan)
+  ends = [(g[b, n - 1] - returns[b]) ** 2 for b, n in enumerate(lengths) if n]
+  steps = [(g[b, t] - returns[b]) ** 2 for b, t in zip(*mask.nonzero(), strict=True)]
+
+  def both(g):
+    return redistribution.prediction_error(g, returns, mask)
+
+  error = both(jnp.asarray(g))
+  np.testing.assert_allclose(error, [np.mean(ends), np.mean(steps)], rtol=1e-6)
+  gradient = jax.grad(lambda g: sum(both(g)))(jnp.asarray(g))
+  assert np.array_equal(gradient != 0, mask)
+  nothing = redistribution.prediction_error(g[1:2], returns[1:2], mask[1:2])
+  assert nothing == (0, 0)
+
+
 @pytest.mark.parametrize(
   'bad', [[np.nan, 1.0], [np.inf, 1.0], [3e38, -3e38]], ids=str
 )

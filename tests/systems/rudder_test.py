@@ -312,7 +312,7 @@ def test_parameters_of_the_published_network():
     ({'lessons': 10}, r'config.lessons=10; at least 25'),
     ({'learner': 'a2c'}, r"config.learner='a2c'; possible: q, policy"),
     ({'return_scale': 0.0}, r'config.return_scale=0.0; more than 0'),
-    ({'epsilon': 1.5}, r'config.epsilon=1.5; at most 1'),
+    ({'epsilon': 1.5}, r'config.epsilon=1.5; 0 to 1'),
   ],
 )
 def test_what_is_refused(changes, message):
