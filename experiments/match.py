@@ -192,16 +192,10 @@ def match(
   if failure is not None:
     raise failure
   if results:
-    about = {
-      'command': reports.command(),
-      'preset': None,
-      'seeds': sorted({t.config.seed for t in trained.values()}) or [0],
-      'device': reports.device(),
-      'versions': reports.versions(),
-      'date': time.strftime('%Y-%m-%d', time.gmtime()),
-      'minutes': round((time.monotonic() - start) / 60, 2),
-      'claims': [c._asdict() for c in claims(chosen.name, second, played)],
-    }
+    seeds = sorted({t.config.seed for t in trained.values()}) or [0]
+    found = claims(chosen.name, second, played)
+    minutes = (time.monotonic() - start) / 60
+    about = {'preset': None, **reports.about(seeds, found, minutes)}
     pathlib.Path(results).write_text(json.dumps(about, indent=2) + '\n')
 
 

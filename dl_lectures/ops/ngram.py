@@ -12,8 +12,7 @@ highest order counts occurrences; a lower one counts in how many different
 contexts w has followed c, since it is asked only where the context is new.
 Discounts D(1), D(2), D(3+) come from how many n-grams occur 1, 2, 3, 4 times.
 
-Slides: deck 003, "N-grams". It is the baseline beside every neural language
-model here, and at a laptop's size it wins.
+Slides: deck 003, "N-grams".
 
 N-grams are numbered: one of k tokens is (number of its first k - 1, last token)
 in a sorted array, so that fitting is k sorts and asking is k binary searches,

@@ -216,10 +216,15 @@ def qvalues(root: Node, num_actions: int) -> np.ndarray:
 
 
 def principal_variation(root: Node, most: int = 12) -> list[int]:
-  """The actions that most simulations took, one after the other."""
+  """The actions that most simulations took, one after the other.
+
+  Of several with the most, the one of the best value.
+  """
   line, node = [], root
   while len(line) < most and not node.over and node.edge_visits.sum() > 0:
-    edge = int(np.argmax(node.edge_visits))
+    visits = node.edge_visits
+    value = np.where(visits == visits.max(), node.edge_value, -np.inf)
+    edge = int(np.argmax(value))
     line.append(int(node.actions[edge]))
     node = node.edges[edge][0]
   return line

@@ -69,13 +69,7 @@ def write(
   """
   summary = {
     'title': title,
-    'command': command(),
-    'seeds': [config.seed],
-    'device': device(),
-    'versions': versions(),
-    'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
-    'minutes': round(minutes, 2),
-    'claims': [to_json(claim._asdict()) for claim in claims],
+    **about([config.seed], claims, minutes),
     'metrics': to_json(metrics),
     'config': _config(config),
   }
@@ -91,6 +85,30 @@ def write(
     os.path.join(workdir, _SUMMARY), json.dumps(summary, indent=2) + '\n'
   )
   return summary
+
+
+def about(
+  seeds: Sequence[int], claims: Sequence[Claim], minutes: float
+) -> dict[str, Any]:
+  """What every result says: what was claimed, and how it was found.
+
+  Args:
+    seeds: of the numbers claimed.
+    claims: what was found.
+    minutes: how long it took.
+
+  Returns:
+    command, seeds, device, versions, date, minutes, claims.
+  """
+  return {
+    'command': command(),
+    'seeds': list(seeds),
+    'device': device(),
+    'versions': versions(),
+    'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
+    'minutes': round(minutes, 2),
+    'claims': [to_json(claim._asdict()) for claim in claims],
+  }
 
 
 def finished(

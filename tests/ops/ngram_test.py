@@ -145,7 +145,7 @@ def test_bad_input_is_told_in_one_line(call, message):
     call()
 
 
-@pytest.mark.skipif(not TEXT.exists(), reason='needs tiny Shakespeare')
+@pytest.mark.skipif(not TEXT.exists(), reason='no ../shared/data/text')
 def test_tiny_shakespeare():
   text = TEXT.read_text()
   letters = sorted(set(text))

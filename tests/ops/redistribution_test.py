@@ -147,7 +147,7 @@ def test_prediction_error_is_that_of_a_plain_loop_and_sees_no_padding():
   mask = np.arange(5) < np.array(lengths)[:, None]
   g = np.where(mask, g, np.nan)
   ends = [(g[b, n - 1] - returns[b]) ** 2 for b, n in enumerate(lengths) if n]
-  steps = [(g[b, t] - returns[b]) ** 2 for b, t in zip(*mask.nonzero(), strict=True)]
+  steps = [(g[b, t] - returns[b]) ** 2 for b, t in np.argwhere(mask)]
 
   def both(g):
     return redistribution.prediction_error(g, returns, mask)

@@ -100,6 +100,18 @@ def test_the_subtree_behind_a_move_is_kept_as_it_was():
   assert single.child(tree, fresh) is None
 
 
+def test_of_moves_tried_as_often_the_better_is_meant():
+  make_root, recurrent_fn = hashed_game(search, 60, -1.0)
+  tree = single.begin(make_root(1))
+  single.grow(tree, single.evaluator(recurrent_fn), None, 100, 4)
+  first, *_, last = np.flatnonzero(tree.edge_visits)
+  tree.edge_visits[[first, last]] = tree.edge_visits.max() + 1
+  tree.edge_value[[first, last]] = 0.1, 0.2
+  assert single.principal_variation(tree, 1) == [tree.actions[last]]
+  tree.edge_visits[first] += 1
+  assert single.principal_variation(tree, 1) == [tree.actions[first]]
+
+
 def test_a_way_without_choice_is_followed_one_leaf_at_a_time():
   def recurrent_fn(params, key, action, embedding):
     zeros = jnp.zeros(action.shape)
