@@ -1169,7 +1169,7 @@ _ENDGAME = Config(
   rating_games=0,
 )
 
-# 5x5 Go, eight minutes on one core. Black should own all of it: who opens with
+# 5x5 Go, eleven minutes on one core. Black should own all of it: who opens with
 # two plies at random as Black has nearly always lost, so that nobody is rated.
 _GO = Config(
   game='go',
@@ -1181,7 +1181,7 @@ _GO = Config(
   window=327_680,
   updates_per_step=24,
   learning_rate=2e-3,
-  num_steps=300,
+  num_steps=450,
   judged=(0, 64, 256),
   rating_games=0,
 )
