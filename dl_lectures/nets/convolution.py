@@ -238,6 +238,98 @@ class Conv2D(hk.Module):
     return outputs
 
 
+class CausalConv1D(hk.Module):
+  """A convolution of sequences that sees the past: [B, T, C] -> [B, T, D].
+
+  y_t = b + sum over taps j of W_j x_{t - j rate}: one matrix product of the
+  taps side by side, whose gradients are products too. Before the beginning of
+  a sequence there are zeros.
+
+  >>> net = hk.without_apply_rng(
+  ...   hk.transform(lambda x: CausalConv1D(8, 2, rate=4)(x)[0]))
+  >>> sequences = jnp.zeros([2, 20, 3])
+  >>> params = net.init(jax.random.key(0), sequences)
+  >>> net.apply(params, sequences).shape, params['causal_conv1_d']['w'].shape
+  ((2, 20, 8), (2, 3, 8))
+  """
+
+  def __init__(
+    self,
+    output_channels: int,
+    kernel_size: int,
+    rate: int = 1,
+    with_bias: bool = True,
+    w_init: hk.initializers.Initializer | None = None,
+    name: str | None = None,
+  ):
+    """Makes the module.
+
+    Args:
+      output_channels: D.
+      kernel_size: the number of taps.
+      rate: their distance (dilation).
+      with_bias: whether a bias per output channel is added.
+      w_init: of the taps [kernel_size, C, D], the last one that of the present;
+        truncated normal with variance 1 / fan-in by default.
+      name: the module's name.
+    """
+    super().__init__(name=name)
+    self.output_channels, self.with_bias = output_channels, with_bias
+    self.kernel_size, self.rate = kernel_size, rate
+    self.w_init = w_init or hk.initializers.VarianceScaling(1.0)
+
+  def __call__(
+    self,
+    x: Array,
+    position: Array | None = None,
+    ring: Array | None = None,
+    number: Array | None = None,
+  ) -> tuple[Array, Array | None]:
+    """Convolves.
+
+    Args:
+      x: [B, T, C].
+      position: [B, T] int32, elements since the beginning of the sequence; None
+        for sequences that all begin with x. Needed with a ring.
+      ring: [B, (kernel_size - 1) rate, C], what came before: element n in slot
+        n modulo its length.
+      number: [] int32, that of x's first element.
+
+    Returns:
+      [B, T, D], and the ring with x in it. A single element is added in a time
+      that does not depend on the ring's length.
+    """
+    shape = self.kernel_size, x.shape[-1], self.output_channels
+    w = hk.get_parameter('w', shape, x.dtype, init=self.w_init)
+    length, reach = x.shape[1], (self.kernel_size - 1) * self.rate
+    delays = [j * self.rate for j in reversed(range(self.kernel_size))]
+    if ring is None or not reach:
+      past = jnp.pad(x, ((0, 0), (reach, 0), (0, 0)))
+      taps = [past[:, reach - d : reach - d + length] for d in delays]
+    elif length == 1:
+      slots = [(number - d) % reach for d in delays[:-1]]
+      taps = [lax.dynamic_slice_in_dim(ring, slot, 1, 1) for slot in slots]
+      taps.append(x)
+      new = x.astype(ring.dtype)
+      ring = lax.dynamic_update_slice_in_dim(ring, new, slots[0], 1)
+    else:
+      past = jnp.roll(ring, -number % reach, axis=1)
+      past = jnp.concatenate([past, x.astype(ring.dtype)], axis=1)
+      taps = [past[:, reach - d : reach - d + length] for d in delays]
+      ring = jnp.roll(past[:, length:], (number + length) % reach, axis=1)
+    if position is not None:
+      taps = [
+        jnp.where(position[:, :, None] >= d, tap, 0) if d else tap
+        for d, tap in zip(delays, taps, strict=True)
+      ]
+    both = jnp.concatenate(taps, axis=-1)
+    y = both @ w.reshape(-1, self.output_channels)
+    if self.with_bias:
+      b = hk.get_parameter('b', shape[-1:], x.dtype, init=jnp.zeros)
+      y += b[None, None]
+    return y, ring
+
+
 class ResidualTower(hk.Module):
   """A 3x3 convolution and residual blocks of two: [N, H, W, C] -> [.., D].
 

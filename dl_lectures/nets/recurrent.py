@@ -1,4 +1,4 @@
-"""The LSTM, its gates and connections as arguments, and fast on the CPU.
+"""RNN, GRU, and the LSTM with its gates and connections as arguments.
 
 Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 9 (1997);
 the forget gate is of Gers, Schmidhuber & Cummins, Neural Computation 12 (2000).
@@ -31,6 +31,7 @@ from typing import NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from dl_lectures.types import Array, UsageError
@@ -124,10 +125,7 @@ class LSTM(hk.Module):
       name: the module's name.
     """
     super().__init__(name=name)
-    if hidden_size < 1:
-      raise UsageError(
-        f'an LSTM of {hidden_size} units; at least 1 is possible'
-      )
+    _check_units('LSTM', hidden_size)
     self.hidden_size, self.wiring = hidden_size, wiring
     gates = {
       name: gate
@@ -179,32 +177,11 @@ class LSTM(hk.Module):
     Raises:
       UsageError: shapes that do not fit.
     """
-    if x.ndim != 3:
-      raise UsageError(
-        f'an LSTM was given {list(x.shape)}; [B, T, F] is possible'
-      )
-    for flags in (mask, reset):
-      if flags is not None and flags.shape != x.shape[:2]:
-        raise UsageError(
-          f'a mask or reset of {list(flags.shape)}; {list(x.shape[:2])} is '
-          'possible'
-        )
+    _check_sequences(x, mask, reset)
     state = self.initial_state(x.shape[0], x.dtype) if state is None else state
-    if mask is not None:
-      # Padding may be anything, and 0 times NaN is NaN.
-      x = jnp.where(mask[:, :, None], x, 0)
-      reset = None if reset is None else reset & mask
-    mask, reset = (
-      None if flags is None else jnp.asarray(flags, bool).T[:, :, None]
-      for flags in (mask, reset)
-    )
+    x, mask, reset = _time_major(x, mask, reset)
     h, last = _unroll(
-      self._plan,
-      self._weights(x),
-      jnp.swapaxes(x, 0, 1),
-      tuple(state),
-      mask,
-      reset,
+      self._plan, self._weights(x), x, tuple(state), mask, reset
     )
     return jnp.swapaxes(h, 0, 1), hk.LSTMState(*last)
 
@@ -402,3 +379,236 @@ def _join(lanes: Lanes, names: str) -> Array:
 def _pick(plan: _Plan, names: str, z: Array) -> Array:
   """Those of all lanes that are named."""
   return z if names == plan.names else _join(_split(plan.names, z), names)
+
+
+class RNN(hk.Module):
+  """A layer of h <- tanh(W x + U h + b): [B, T, F] -> [B, T, H].
+
+  Elman, "Finding structure in time", Cognitive Science 14 (1990).
+  Differentiable in reverse mode.
+
+  >>> net = hk.without_apply_rng(hk.transform(lambda x: RNN(16)(x)))
+  >>> sequences = jnp.zeros([8, 50, 10])
+  >>> params = net.init(jax.random.key(0), sequences)
+  >>> net.apply(params, sequences).shape
+  (8, 50, 16)
+  """
+
+  def __init__(
+    self,
+    hidden_size: int,
+    w_init: hk.initializers.Initializer | None = None,
+    name: str | None = None,
+  ):
+    """Makes the module.
+
+    Args:
+      hidden_size: H.
+      w_init: of W [F, H] and U [H, H]; by default truncated normal with
+        variance 1 / (F + H).
+      name: the module's name.
+    """
+    super().__init__(name=name)
+    _check_units('RNN', hidden_size)
+    self.hidden_size, self.w_init = hidden_size, w_init
+
+  def __call__(
+    self, x: Array, *, mask: Array | None = None, reset: Array | None = None
+  ) -> Array:
+    """The outputs of whole sequences, [B, T, H]; see `unroll`."""
+    return self.unroll(x, mask=mask, reset=reset)[0]
+
+  def unroll(
+    self,
+    x: Array,
+    state: Array | None = None,
+    *,
+    mask: Array | None = None,
+    reset: Array | None = None,
+  ) -> tuple[Array, Array]:
+    """Goes through sequences; `LSTM.unroll` with a state of one h [B, H]."""
+    weights = _cell_weights(x, self.hidden_size, {'w_h': 1}, self.w_init)
+    return _unroll_cell(_rnn, weights, self.hidden_size, x, state, mask, reset)
+
+
+class GRU(hk.Module):
+  """A layer of gated recurrent units: [B, T, F] -> [B, T, H].
+
+  Cho et al., "Learning phrase representations using RNN encoder-decoder",
+  EMNLP 2014, equations 5 to 8, with biases:
+
+      r = sigmoid(W_r x + U_r h + b_r)         reset gate
+      z = sigmoid(W_z x + U_z h + b_z)         update gate
+      a =    tanh(W_a x + U_a (r h) + b_a)     candidate
+      h <- (1 - z) a + z h
+
+  (`hk.GRU` has 1 - z for z.) Differentiable in reverse mode.
+
+  >>> net = hk.without_apply_rng(hk.transform(lambda x: GRU(16)(x)))
+  >>> sequences = jnp.zeros([8, 50, 10])
+  >>> params = net.init(jax.random.key(0), sequences)
+  >>> net.apply(params, sequences).shape
+  (8, 50, 16)
+  >>> jax.tree.map(jnp.shape, params)['gru']
+  {'b': (48,), 'w_a': (16, 16), 'w_h': (16, 32), 'w_x': (10, 48)}
+  """
+
+  def __init__(
+    self,
+    hidden_size: int,
+    w_init: hk.initializers.Initializer | None = None,
+    name: str | None = None,
+  ):
+    """Makes the module.
+
+    Args:
+      hidden_size: H.
+      w_init: of W [F, 3 H] and U; by default truncated normal with variance
+        1 / (F + H).
+      name: the module's name.
+    """
+    super().__init__(name=name)
+    _check_units('GRU', hidden_size)
+    self.hidden_size, self.w_init = hidden_size, w_init
+
+  def __call__(
+    self, x: Array, *, mask: Array | None = None, reset: Array | None = None
+  ) -> Array:
+    """The outputs of whole sequences, [B, T, H]; see `unroll`."""
+    return self.unroll(x, mask=mask, reset=reset)[0]
+
+  def unroll(
+    self,
+    x: Array,
+    state: Array | None = None,
+    *,
+    mask: Array | None = None,
+    reset: Array | None = None,
+  ) -> tuple[Array, Array]:
+    """Goes through sequences; `LSTM.unroll` with a state of one h [B, H]."""
+    lanes = {'w_h': 2, 'w_a': 1}
+    weights = _cell_weights(x, self.hidden_size, lanes, self.w_init)
+    return _unroll_cell(_gru, weights, self.hidden_size, x, state, mask, reset)
+
+
+def _check_units(kind: str, hidden_size: int) -> None:
+  if hidden_size < 1:
+    raise UsageError(
+      f'an {kind} of {hidden_size} units; at least 1 is possible'
+    )
+
+
+def _check_sequences(x: Array, *flags: Array | None) -> None:
+  if x.ndim != 3:
+    raise UsageError(
+      f'a recurrent layer was given {list(x.shape)}; [B, T, F] is possible'
+    )
+  for given in flags:
+    if given is not None and given.shape != x.shape[:2]:
+      raise UsageError(
+        f'a mask or reset of {list(given.shape)}; {list(x.shape[:2])} is '
+        'possible'
+      )
+
+
+def _cell_weights(
+  x: Array, units: int, lanes: dict[str, int], w_init
+) -> dict[str, Array]:
+  """w_x [F, n H], b [n H], and of each name [H, lanes H]."""
+  features, n = x.shape[-1], sum(lanes.values())
+  w_init = w_init or hk.initializers.TruncatedNormal((features + units) ** -0.5)
+  made = {
+    'w_x': hk.get_parameter('w_x', (features, n * units), x.dtype, init=w_init),
+    'b': hk.get_parameter('b', (n * units,), x.dtype, init=jnp.zeros),
+  }
+  for name, count in lanes.items():
+    shape = units, count * units
+    made[name] = hk.get_parameter(name, shape, x.dtype, init=w_init)
+  return made
+
+
+def _unroll_cell(cell, weights, units, x, state, mask, reset):
+  """Batch-major [B, T, ...] around the time-major loop."""
+  _check_sequences(x, mask, reset)
+  if state is None:
+    state = jnp.zeros((x.shape[0], units), x.dtype)
+  x, mask, reset = _time_major(x, mask, reset)
+  seen = x @ weights['w_x'] + weights['b'][None, None]
+  fed = tuple(w for name, w in weights.items() if name not in ('w_x', 'b'))
+  h, last = _loop(cell, fed, seen, state, mask, reset)
+  return jnp.swapaxes(h, 0, 1), last
+
+
+def _time_major(x, mask, reset):
+  """x [T, B, F], mask and reset [T, B, 1] or None."""
+  if mask is not None:
+    # Padding may be anything, and 0 times NaN is NaN.
+    x = jnp.where(mask[:, :, None], x, 0)
+    reset = None if reset is None else reset & mask
+  mask, reset = (
+    None if flags is None else jnp.asarray(flags, bool).T[:, :, None]
+    for flags in (mask, reset)
+  )
+  return jnp.swapaxes(x, 0, 1), mask, reset
+
+
+def _rnn(fed, seen, h):
+  """The next h, and what each weight was multiplied by."""
+  return jnp.tanh(seen + h @ fed[0]), (h,)
+
+
+def _gru(fed, seen, h):
+  units = h.shape[-1]
+  gates = jax.nn.sigmoid(seen[:, : 2 * units] + h @ fed[0])
+  r, z = jnp.split(gates, 2, axis=-1)
+  kept = r * h
+  candidate = jnp.tanh(seen[:, 2 * units :] + kept @ fed[1])
+  return (1 - z) * candidate + z * h, (h, kept)
+
+
+def _cell_loop(cell, fed, seen, state, mask, reset):
+  """Outputs [T, B, H], the last state, and the operands [T, B, H]."""
+
+  def step(h, inputs):
+    seen, mask, reset = inputs
+    h = h if reset is None else jnp.where(reset, 0, h)
+    new, operands = cell(fed, seen, h)
+    new = new if mask is None else jnp.where(mask, new, h)
+    return new, (new, operands)
+
+  last, (h, operands) = lax.scan(step, state, (seen, mask, reset))
+  return h, last, operands
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _loop(cell, fed, seen, state, mask, reset):
+  """The outputs [T, B, H] and the state after them."""
+  h, last, _ = _cell_loop(cell, fed, seen, state, mask, reset)
+  return h, last
+
+
+def _loop_forward(cell, fed, seen, state, mask, reset):
+  def run(seen, state):
+    h, last, operands = _cell_loop(cell, fed, seen, state, mask, reset)
+    return (h, last), operands
+
+  # Of the sums and not of the weights, which the loop backward would add up.
+  outputs, pull, operands = jax.vjp(run, seen, state, has_aux=True)
+  return outputs, (pull, operands, fed)
+
+
+def _loop_backward(cell, saved, gradients):
+  del cell
+  pull, operands, fed = saved
+  d_sums, d_state = pull(gradients)
+  ends = np.cumsum([w.shape[1] for w in fed])[:-1]
+  d_fed = tuple(
+    jnp.einsum('tbh,tbz->hz', operand, d)
+    for operand, d in zip(
+      operands, jnp.split(d_sums, ends, axis=-1), strict=True
+    )
+  )
+  return d_fed, d_sums, d_state, None, None
+
+
+_loop.defvjp(_loop_forward, _loop_backward)
