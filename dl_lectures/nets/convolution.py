@@ -283,7 +283,7 @@ class CausalConv1D(hk.Module):
     x: Array,
     position: Array | None = None,
     ring: Array | None = None,
-    number: Array | None = None,
+    number: Array | int = 0,
   ) -> tuple[Array, Array | None]:
     """Convolves.
 

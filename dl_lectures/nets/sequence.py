@@ -58,6 +58,7 @@ class SequenceModel(NamedTuple):
       a transformer sees the last part; others do not use it.
     receptive_field: the number of elements, its own included, that an output
       can depend on; None for all of them.
+    vocab_size: V of the tokens that it reads; None for one of features.
   """
 
   init: Callable[..., Weights]
@@ -66,6 +67,7 @@ class SequenceModel(NamedTuple):
   step: Callable[..., tuple[Array, Any]]
   initial_state: Callable[[int, int], Any]
   receptive_field: int | None
+  vocab_size: int | None
 
 
 def from_forward(
@@ -124,7 +126,7 @@ def from_forward(
     return y[:, 0], carry
 
   return SequenceModel(
-    init, apply, apply_from, step, initial_state, receptive_field
+    init, apply, apply_from, step, initial_state, receptive_field, vocab_size
   )
 
 
@@ -359,20 +361,16 @@ def _convolutional(layers, channels, rates, kernel_size, vocab_size):
 
   def forward(x, carry, reset, is_training):
     del is_training
-    position, number, left, after = None, None, None, None
-    if carry is not None or reset is not None:
-      if carry is None:
-        before = clock.zero(x.shape[0])
-      else:
-        before, left = carry.clock, iter(carry.rings)
-      number = before.number
-      numbers, start, after = clock.advance(before, x.shape[1], reset)
-      position = numbers[None] - start
+    before = clock.zero(x.shape[0]) if carry is None else carry.clock
+    numbers, start, after = clock.advance(before, x.shape[1], reset)
+    position = numbers[None] - start
+    if carry is None and reset is None:
+      position = None  # all begin here, and nothing need be masked
+    left = iter([None] * len(rates) if carry is None else carry.rings)
     rings = []
 
     def convolve(module, x):
-      ring = None if left is None else next(left)
-      y, ring = module(x, position, ring, number)
+      y, ring = module(x, position, next(left), before.number)
       rings.append(ring)
       return y
 
@@ -475,11 +473,10 @@ def transformer(
     else:
       size = carry.layers[0].keys.shape[1]
       sight, after = attention.look_back(carry.clock, x.shape[1], size, reset)
+    tokens = embedding.Embedding(vocab_size or 0, width, name='embedding')
     if vocab_size is None:
-      tokens = None
-      x = hk.Linear(width, name='embedding')(x)
+      x = hk.Linear(width, name='features')(x)
     else:
-      tokens = embedding.Embedding(vocab_size, width, name='embedding')
       x = tokens(x)
     if positions == 'learned':
       table = embedding.Embedding(max_length, width, name='positions')
