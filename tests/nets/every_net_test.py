@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dl_lectures import nets
-from dl_lectures.nets import recurrent
+from dl_lectures.nets import attention, convolution, recurrent
 
 
 class Case(NamedTuple):
@@ -32,6 +32,11 @@ class Net(NamedTuple):
 
 def norm():
   return hk.BatchNorm(True, True, 0.9)
+
+
+def looking(module):
+  """Of whole sequences."""
+  return lambda x: module(x, attention.look(x.shape[1]))[0]
 
 
 CASES = {
@@ -61,6 +66,33 @@ CASES = {
   'lstm': Case(lambda: nets.LSTM(5), (4, 6, 3), 4 * (3 * 5 + 5 * 5 + 5)),
   "lstm, RUDDER's": Case(
     lambda: nets.LSTM(5, recurrent.RUDDER), (4, 6, 3), 3 * 5 + 5 * 5 + 2 * 5
+  ),
+  'rnn': Case(lambda: nets.RNN(5), (4, 6, 3), 3 * 5 + 5 * 5 + 5),
+  'gru': Case(lambda: nets.GRU(5), (4, 6, 3), 3 * (3 * 5 + 5 * 5 + 5)),
+  'causal convolution': Case(
+    lambda: lambda x: convolution.CausalConv1D(5, 3, 2)(x)[0],
+    (4, 6, 3),
+    3 * 3 * 5 + 5,
+  ),
+  'attention': Case(
+    lambda: looking(attention.MultiHeadAttention(2)),
+    (4, 6, 8),
+    (8 * 24 + 24) + (8 * 8 + 8),
+  ),
+  'block of a transformer': Case(
+    lambda: looking(attention.TransformerBlock(2, rotary=True)),
+    (4, 6, 8),
+    12 * 8 * 8 + 13 * 8,
+  ),
+  'additive attention': Case(
+    lambda: lambda x: attention.AdditiveAttention(7)(x[:, 0], x, x)[0],
+    (4, 6, 3),
+    (3 * 7 + 7) + 3 * 7 + 7,
+  ),
+  'pointer': Case(
+    lambda: lambda x: attention.Pointer(7)(x[:, 0], x),
+    (4, 6, 3),
+    (3 * 7 + 7) + 3 * 7 + 7,
   ),
   'policy and value of no board': Case(
     lambda: nets.PolicyValueHead(7), (4, 6), (6 * 7 + 7) + (6 + 1)

@@ -1,4 +1,4 @@
-"""The LSTM against the equations, differentiated by JAX itself, and Haiku's."""
+"""The layers against the equations, differentiated by JAX, and Haiku's."""
 
 import functools
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dl_lectures.nets import recurrent
-from dl_lectures.nets.recurrent import LSTM, RUDDER, STANDARD, Gate
+from dl_lectures.nets.recurrent import GRU, LSTM, RNN, RUDDER, STANDARD, Gate
 from dl_lectures.types import UsageError
 
 B, T, F, H = 3, 7, 4, 5
@@ -304,3 +304,107 @@ def test_bad_input_is_named():
     )
   with pytest.raises(UsageError, match='0 units; at least 1'):
     transform(STANDARD, 0).init(jax.random.key(0), x)
+
+
+def rnn_plainly(p, x, h):
+  return jnp.tanh(x @ p['w_x'] + h @ p['w_h'] + p['b'][None])
+
+
+def gru_plainly(p, x, h):
+  w_r, w_z, w_a = jnp.split(p['w_x'], 3, axis=1)
+  u_r, u_z = jnp.split(p['w_h'], 2, axis=1)
+  b_r, b_z, b_a = jnp.split(p['b'][None], 3, axis=1)
+  r = jax.nn.sigmoid(x @ w_r + h @ u_r + b_r)
+  z = jax.nn.sigmoid(x @ w_z + h @ u_z + b_z)
+  a = jnp.tanh(x @ w_a + (r * h) @ p['w_a'] + b_a)
+  return (1 - z) * a + z * h
+
+
+@pytest.mark.parametrize('flags', [True, False])
+@pytest.mark.parametrize(
+  ('layer', 'cell'), [(RNN, rnn_plainly), (GRU, gru_plainly)]
+)
+def test_simpler_layers_are_those_of_the_equations(layer, cell, flags):
+  net = hk.without_apply_rng(
+    hk.transform(
+      lambda x, state=None, **flags: layer(H).unroll(x, state, **flags)
+    )
+  )
+  x, (state, _), mask, reset = inputs()
+  params = draw_like(jax.eval_shape(net.init, jax.random.key(0), x))
+  weights = jnp.float32(np.random.default_rng(2).normal(size=(B, T, H)))
+
+  def ours(params, x, state):
+    given = {'mask': mask, 'reset': reset} if flags else {}
+    return net.apply(params, x, state, **given)
+
+  def theirs(params, x, state):
+    (p,) = params.values()
+
+    def step(old, inputs):
+      x, mask, reset = inputs
+      new = cell(p, x, jnp.where(reset[:, None], 0, old))
+      new = jnp.where(mask[:, None], new, old)
+      return new, new
+
+    given = (mask, reset) if flags else (mask | True, reset & False)
+    xs = [jnp.swapaxes(a, 0, 1) for a in (x, *given)]
+    state, h = jax.lax.scan(step, state, xs)
+    return jnp.swapaxes(h, 0, 1), state
+
+  @functools.partial(jax.jit, static_argnums=0)
+  @functools.partial(jax.grad, argnums=(1, 2, 3), has_aux=True)
+  def both(unroll, params, x, state):
+    h, last = unroll(params, x, state)
+    return jnp.sum(weights * h) + jnp.sum(last**2), (h, last)
+
+  gradients, outputs = both(ours, params, x, state)
+  expected_gradients, expected = both(theirs, params, x, state)
+  compare(outputs, expected, 1e-6)
+  compare(gradients, expected_gradients, 1e-6)
+  assert float(jnp.max(jnp.abs(gradients[1]))) > 0.1
+
+
+def test_the_gru_is_haiku_s_with_the_update_gate_turned_round():
+  x, (state, _), _, _ = inputs()
+  net = hk.without_apply_rng(hk.transform(lambda x, s: GRU(H).unroll(x, s)))
+  params = draw_like(jax.eval_shape(net.init, jax.random.key(0), x, state))
+
+  def haiku(x, state):
+    return hk.dynamic_unroll(hk.GRU(H), x, state, time_major=False)
+
+  theirs = hk.without_apply_rng(hk.transform(haiku))
+  p = params['gru']
+
+  def lanes(w):  # theirs are z, r, a, and their z is 1 - z
+    r, z, *rest = jnp.split(w, w.shape[-1] // H, axis=-1)
+    return jnp.concatenate([-z, r, *rest], axis=-1)
+
+  translated = {
+    'gru': {
+      'w_i': lanes(p['w_x']),
+      'w_h': jnp.concatenate([lanes(p['w_h']), p['w_a']], axis=-1),
+      'b': lanes(p['b']),
+    }
+  }
+  compare(
+    jax.jit(net.apply)(params, x, state),
+    jax.jit(theirs.apply)(translated, x, state),
+    1e-6,
+  )
+
+
+def test_the_rnn_by_hand():
+  params = {
+    'rnn': {
+      'w_x': jnp.array([[2.0]]),
+      'w_h': jnp.array([[0.5]]),
+      'b': jnp.array([-1.0]),
+    }
+  }
+  net = hk.without_apply_rng(hk.transform(lambda x: RNN(1)(x)))
+  h = net.apply(params, jnp.array([[[1.0], [-1.0]]]))
+  first = np.tanh(1.0)
+  np.testing.assert_allclose(
+    h[0, :, 0], [first, np.tanh(-3 + 0.5 * first)], rtol=1e-6
+  )

@@ -223,5 +223,5 @@ def test_mistakes_are_named():
     transformer()
   with pytest.raises(UsageError, match='3 heads of width 8'):
     sequence.transformer(8, 4, num_layers=1, num_heads=3, positions='none')
-  with pytest.raises(UsageError, match='head of 4 outputs and a voc.* of 5'):
+  with pytest.raises(UsageError, match=r'head of 4 outputs and a voc.* of 5'):
     transformer(positions='none', vocab_size=5, tied=True)
