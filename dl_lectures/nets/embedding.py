@@ -119,7 +119,7 @@ def _angles(position: Array, width: int) -> Array:
   return position * rates.reshape((1,) * (position.ndim - 1) + (-1,))
 
 
-def check_tokens(tokens: Array, vocab_size: int) -> None:
+def check_tokens(tokens: Array | np.ndarray, vocab_size: int) -> None:
   """Refuses tokens that do not exist; inside jit nothing can be looked at.
 
   >>> check_tokens(np.array([3, 65]), 65)

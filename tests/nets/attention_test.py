@@ -30,18 +30,20 @@ def by_hand(q, k, v, mask):
 @pytest.fixture(scope='module')
 def qkv():
   draw = np.random.default_rng(0)
-  return [np.float32(draw.normal(size=(2, 5, 3, 4))) for _ in range(3)]
+  q, k, v = np.asarray(draw.normal(size=(3, 2, 5, 3, 4)), np.float32)
+  return q, k, v
 
 
 def test_weighted_means_of_what_is_seen(qkv):
   q, k, v = qkv
   causal = np.tril(np.ones((1, 5, 5), bool))
   close = functools.partial(np.testing.assert_allclose, atol=1e-5)
-  close(attention.attend(*qkv), by_hand(*qkv, causal))
+  close(attention.attend(q, k, v), by_hand(q, k, v, causal))
   mask = np.random.default_rng(1).random((2, 5, 5)) < 0.5
   mask |= np.eye(5, dtype=bool)[None]
-  expected = by_hand(*qkv, mask)
-  close(attention.attend(*qkv, mask), expected)
+  expected = by_hand(q, k, v, mask)
+  mask = jnp.asarray(mask)
+  close(attention.attend(q, k, v, mask), expected)
   # One query is added up in another way.
   for t in range(5):
     one = attention.attend(q[:, t : t + 1], k, v, mask[:, t : t + 1])
@@ -67,6 +69,7 @@ def test_who_sees_whom_through_a_full_ring_and_resets(lengths):
   for length in lengths:
     part = jnp.asarray(reset[:, at : at + length])
     sight, now = attention.look_back(now, length, size, part)
+    assert sight.mask is not None
     new = np.arange(at, at + length)
     keys = np.concatenate([ring, new])
     for slot, number in zip(np.asarray(sight.slots), new, strict=True):
@@ -116,7 +119,12 @@ def test_queries_keys_and_values_lie_as_in_gpt_2():
   p = params['multi_head_attention/qkv']
   q, k, v = np.split(x @ p['w'] + p['b'], 3, axis=-1)
   heads = [
-    by_hand(*(a[:, :, None, c] for a in (q, k, v)), np.tril(np.ones((1, 3, 3))))
+    by_hand(
+      q[:, :, None, c],
+      k[:, :, None, c],
+      v[:, :, None, c],
+      np.tril(np.ones((1, 3, 3))),
+    )
     for c in (slice(0, 2), slice(2, 4))
   ]
   y = np.concatenate([head[:, :, 0] for head in heads], axis=-1)
@@ -128,9 +136,7 @@ def test_queries_keys_and_values_lie_as_in_gpt_2():
 
 def test_the_additive_score_by_hand():
   draw = np.random.default_rng(0)
-  query, keys = (
-    np.float32(draw.normal(size=shape)) for shape in ((2, 3), (2, 5, 4))
-  )
+  query, keys = draw.normal(size=(2, 3)), draw.normal(size=(2, 5, 4))
   mask = np.array([[True] * 5, [True, False, True, False, False]])
   both = hk.without_apply_rng(
     hk.transform(
@@ -140,9 +146,10 @@ def test_the_additive_score_by_hand():
       )
     )
   )
-  shapes = jax.eval_shape(both.init, jax.random.key(0), query, keys, mask)
+  given = jnp.float32(query), jnp.float32(keys), mask
+  shapes = jax.eval_shape(both.init, jax.random.key(0), *given)
   params = jax.tree.map(lambda w: np.float32(draw.normal(size=w.shape)), shapes)
-  (context, weights), logits = both.apply(params, query, keys, mask)
+  (context, weights), logits = both.apply(params, *given)
   for name, found in (
     ('additive_attention', weights),
     ('pointer', jax.nn.softmax(logits)),
