@@ -9,20 +9,20 @@ Shapes: B batch, T time, N tokens of a text.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from matplotlib.axes import Axes
 
 from dl_lectures.data import text
 from dl_lectures.nets.sequence import SequenceModel
 from dl_lectures.ops import ngram
 from dl_lectures.types import Array, UsageError
 
-# The longest text whose n-grams are counted in seconds.
 ORDERS = (1, 2, 3, 5, 8)
 
 
@@ -161,6 +161,70 @@ def _piece_losses(
 ) -> tuple[Array, Any]:
   logits, carry = apply_from(weights, None, carry, piece[:, :-1])
   return jnp.mean(cross_entropy(logits, piece[:, 1:])), carry
+
+
+def draw_losses(
+  axes: Axes,
+  records: Sequence[Mapping[str, Any]],
+  counted: Mapping[int, float],
+) -> None:
+  """A run's `loss` and `valid_loss` against its updates, n-grams beside."""
+  highest = 0.0
+  for name, color in (('loss', '#9ecae1'), ('valid_loss', '#08519c')):
+    known = [(r['step'], r[name]) for r in records if name in r]
+    if known:
+      axes.plot(*zip(*known, strict=True), color=color, label=name)
+      highest = max(highest, *(value for _, value in known))
+  if highest:
+    axes.legend(frameon=False)
+  _draw_ngrams(axes, counted, highest)
+  axes.set(xlabel='update', ylabel='nats a token')
+
+
+def draw_positions(
+  axes: Axes,
+  losses: np.ndarray,
+  counted: Mapping[int, float],
+  in_stream: float | None = None,
+) -> None:
+  """The loss against the tokens seen, [T]; n-grams and a stream beside."""
+  seen = np.arange(1, len(losses) + 1)
+  axes.plot(seen, losses, color='#08519c', label='from nothing')
+  if in_stream is not None:
+    axes.axhline(in_stream, color='#d95f0e', label='read on and on')
+    axes.legend(frameon=False)
+  _draw_ngrams(axes, counted, float(losses.max()))
+  axes.set(title='the last tenth', xlabel='tokens seen', ylabel='nats a token')
+
+
+def _draw_ngrams(
+  axes: Axes, counted: Mapping[int, float], highest: float
+) -> None:
+  axes.spines[['top', 'right']].set_visible(False)
+  for order, value in counted.items():
+    if value <= highest:
+      axes.axhline(value, color='#7a7a7a', lw=0.8, ls='--')
+      place = {'fontsize': 7, 'ha': 'right', 'va': 'bottom'}
+      axes.annotate(
+        f'{order}-gram', (1, value), xycoords=('axes fraction', 'data'), **place
+      )
+
+
+def draw_text(axes: Axes, written: str) -> None:
+  """What a model wrote: 16 lines of 110 characters at most."""
+  axes.set_axis_off()
+  axes.set_title('written', loc='left', fontsize=9)
+  shown = ''.join(c if c.isprintable() or c == '\n' else ' ' for c in written)
+  axes.text(
+    0,
+    1,
+    '\n'.join(line[:110] for line in shown.split('\n')[:16]),
+    family='monospace',
+    fontsize=7,
+    va='top',
+    parse_math=False,
+    transform=axes.transAxes,
+  )
 
 
 def bits(nats: float) -> float:

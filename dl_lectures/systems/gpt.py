@@ -358,7 +358,7 @@ def conclude(
     written = text.decode(corpus.vocabulary, known)
   records = training.logging.read(workdir) if workdir else []
   report.save_figure(
-    draw(config, corpus, records, losses, counted, written), workdir, 'gpt'
+    draw(corpus, records, losses, counted, written), workdir, 'gpt'
   )
   late = losses[config.length // 2 :].mean()
   best = min(counted, key=lambda order: counted[order])
@@ -457,7 +457,6 @@ def make_claims(
 
 
 def draw(
-  config: Config,
   corpus: text.Corpus,
   records: Sequence[Mapping[str, Any]],
   losses: np.ndarray,
@@ -469,43 +468,10 @@ def draw(
   learning, positions, sample = page.subplot_mosaic(
     [['learning', 'positions'], ['sample', 'sample']], height_ratios=(3, 2)
   ).values()
-  for name, color in (('loss', '#c6dbef'), ('valid_loss', '#08519c')):
-    known = [(r['step'], r[name]) for r in records if name in r]
-    if known:
-      learning.plot(*zip(*known, strict=True), color=color, label=name)
-  positions.plot(np.arange(len(losses)) + 1, losses, color='#08519c')
-  for axes in (learning, positions):
-    axes.spines[['top', 'right']].set_visible(False)
-    for order, value in counted.items():
-      if value < 1.5 * losses.mean():
-        axes.axhline(value, color='#7a7a7a', lw=0.8, ls='--')
-        axes.annotate(
-          f'{order}-gram',
-          (1, value),
-          xycoords=('axes fraction', 'data'),
-          fontsize=7,
-          ha='right',
-          va='bottom',
-        )
-  learning.set(title=corpus.name, xlabel='update', ylabel='nats a token')
-  if learning.get_legend_handles_labels()[0]:
-    learning.legend(frameon=False)
-  positions.set(
-    title='the last tenth', xlabel='tokens seen', ylabel='nats a token'
-  )
-  sample.set_axis_off()
-  sample.set_title('written', loc='left', fontsize=9)
-  lines = ''.join(c if c.isprintable() or c == '\n' else ' ' for c in written)
-  sample.text(
-    0,
-    1,
-    '\n'.join(line[:110] for line in lines.split('\n')[:16]),
-    family='monospace',
-    fontsize=7,
-    va='top',
-    parse_math=False,
-    transform=sample.transAxes,
-  )
+  language.draw_losses(learning, records, counted)
+  learning.set(title=f'GPT on {corpus.name}')
+  language.draw_positions(positions, losses, counted)
+  language.draw_text(sample, written)
   return page
 
 
