@@ -1,21 +1,32 @@
-"""Compares Align-RUDDER with seven other methods, all under the same rules.
+"""Compares nine learners in the rooms, all under the same rules.
 
 Four rooms and eight rooms, with 2 to 100 demonstrations: how many episodes does
 a method need until its mean return reaches the bar? The bar is 0.8 times what
 can be attained at all (by dynamic programming), it must be reached in 20
 episodes and again in 100 fresh ones, and it is the same for all. So are the
-table to begin with, the demonstrations of a seed, the exploration, and the
-search for a learning rate: every method gets the one of the grid that does best
-on seeds 0-9, and is then run once on seeds 100-199. Runs that reach the cap
-count as the cap.
+demonstrations of a seed, the exploration, and the search for settings. Runs
+that reach the cap count as the cap.
+
+Every method is given a learning rate and first values: N(1, .5), as published,
+or little noise around a bit more than what a failed episode is worth in the
+unit of what it learns. All 24 pairs run on seeds 0 and 1, the best six also on
+2 to 9, up to 2,000 episodes each; the best one then runs once on seeds 100-199.
+
+Align-RUDDER, alone and without its history of events, is beside seven others:
+RUDDER with an LSTM, cloning and Q-learning (BC+Q) with and without that
+history, DQfD, uniform redistribution, shaping, and Q-learning.
 
 --variant=official is another question: do we get the published curves? The
-rooms are as published, with their bugs, and so are learning rates and bars (0.8
-times the mean return of the demonstrations, the first crossing counts). Each
-method is run as published; BC+Q also at the learning rate of Align-RUDDER.
+rooms are as published, with their bugs, and so are learning rates, first values
+and bars (0.8 times the mean return of the demonstrations, the first crossing
+counts). Each method is run as published; BC+Q also at the learning rate of
+Align-RUDDER.
+
+--slip=0.05,0.1,0.2,0.4 is a third one: how does the lead of Align-RUDDER change
+if steps go astray? It ends with a figure over the probability.
 
 Each finished cell is kept in --workdir; the same command goes on where it
-stopped. It ends with a table, two bar charts, report.html and summary.json.
+stopped. It ends with a table, bar charts, report.html and summary.json.
 
 Source: Patil et al., "Align-RUDDER", 2020, section 4; slides, deck 002, the bar
 charts.
@@ -33,18 +44,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import haiku as hk
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
+from dl_lectures.analysis import statistics
 from dl_lectures.envs import rooms as rooms_lib
 from dl_lectures.envs.rooms import Episodes, Rooms
-from dl_lectures.nets import recurrent
-from dl_lectures.ops import redistribution
 from dl_lectures.systems import align_rudder
-from dl_lectures.training import checkpoint, progress, report, tabular
+from dl_lectures.training import (
+  checkpoint,
+  progress,
+  report,
+  tabular,
+  tabular_methods,
+)
 from dl_lectures.training.loop import check_writable
 from dl_lectures.types import Array, Claim, Key, UsageError, at_least, at_most
 from experiments import tool
@@ -53,16 +66,16 @@ DEMOS = (2, 5, 10, 50, 100)
 # Every number of demonstrations is repeated to this many: one shape for all.
 _MOST_DEMOS = 100
 LEARNING_RATES = (0.015, 0.03, 0.06, 0.12, 0.25, 0.5)
-# As published: the redistributed rewards of so many steps are summed.
-_WINDOW = 20
+# First values over what a failure is worth; None: N(1, .5), as published.
+OPTIMISMS = (None, 0.01, 0.04, 0.16)
+# Of the search for settings: seeds that all pairs run on, pairs that go on, and
+# the most episodes of a run.
+_FIRST_SEEDS, _FINALISTS, _TUNING_EPISODES = 2, 6, 2_000
 # Of which the history remembers the set that has happened: 2^8 codes.
 _MAX_EVENTS = 8
-# Passes of DQfD over the demonstrations before the first episode.
-_PASSES = 20
-# Of the return predictor, as published.
-_LSTM_UNITS, _LSTM_UPDATES, _LSTM_BATCH = 16, 1000, 8
 _FIRST_REPORT_SEED = 100
 _BAR = 0.8
+_SLIP = 0.01
 
 # Of the published figures, by eye: mean episodes of 100 trials (facts of the
 # project page, assets/results); None where the bar is on the axis.
@@ -86,7 +99,6 @@ class Rules:
   tuning_seeds: int = 10
   report_seeds: int = 100
   max_episodes: int = 5_000
-  slip: float = 0.01
   seed: int = _FIRST_REPORT_SEED  # the first of those reported
 
 
@@ -104,216 +116,145 @@ class Prepared(NamedTuple):
   params: Any = None
 
 
+class Start(NamedTuple):
+  """What a run begins with.
+
+  Attributes:
+    table: [C, 1, 4], first values.
+    rate: of learning.
+    published: whether demonstrations are cloned as published.
+  """
+
+  table: Array
+  rate: Array
+  published: bool
+
+
 class Entry(NamedTuple):
   """A method of the comparison.
 
   Attributes:
     label: in tables and figures.
-    build: (rooms, prepared, table [C, 4], learning rate) -> what is learnt.
+    build: what is learnt how.
     prepare: (rooms, demos, key) -> what `build` gets; of one seed.
+    failed: what a failed episode is worth in the unit of what is learnt.
     needs_demos: whether it looks at demonstrations at all.
   """
 
   label: str
-  build: Callable[[Rooms, Prepared, Array, Array], tabular.Method]
+  build: Callable[[Rooms, Prepared, Start], tabular.Method]
   prepare: Callable[[Rooms, Episodes, Key], Prepared]
+  failed: float = tabular_methods.FAILED_RETURN
   needs_demos: bool = True
 
 
-def _prepare_demos(rooms: Rooms, demos: Episodes, key: Key) -> Prepared:
+def _repeat(rooms: Rooms, demos: Episodes, key: Key) -> Prepared:
   del rooms, key
-  return Prepared(_repeat(demos))
+  number = np.arange(_MOST_DEMOS) % len(demos.state)
+  return Prepared(jax.tree.map(lambda x: np.asarray(x)[number], demos))
 
 
-def _prepare_events(rooms: Rooms, demos: Episodes, key: Key) -> Prepared:
-  del key
+def _understand(rooms: Rooms, demos: Episodes, key: Key) -> Prepared:
   knowledge, _ = align_rudder.understand(
     demos, rooms.num_states, max_events=_MAX_EVENTS
   )
-  return Prepared(_repeat(demos), knowledge=knowledge)
+  return _repeat(rooms, demos, key)._replace(knowledge=knowledge)
 
 
-def _prepare_predictor(rooms: Rooms, demos: Episodes, key: Key) -> Prepared:
-  """Fits the LSTM to the demonstrations and as many random episodes."""
-  play_key, fit_key = jax.random.split(key)
-  at_random = np.full((rooms.num_states, 4), 0.25)
-  lost = rooms_lib.play(rooms, at_random, play_key, len(demos.state))
-  both = jax.tree.map(
-    lambda x, y: jnp.concatenate([x, y]), _repeat(demos), _repeat(lost)
-  )
-  return Prepared(
-    _repeat(demos), params=_fit(rooms_lib.features(rooms), both, fit_key)
-  )
-
-
-def _repeat(demos: Episodes) -> Episodes:
-  number = np.arange(_MOST_DEMOS) % len(demos.state)
-  return jax.tree.map(lambda x: np.asarray(x)[number], demos)
-
-
-def _cloned(rooms: Rooms, given: Prepared, table: Array) -> tabular.Method:
-  del rooms
-  return tabular.Method(tabular.clone(table, given.demos))
-
-
-def _q_learning(
-  rooms: Rooms, given: Prepared, table: Array, rate: Array
-) -> tabular.Method:
-  del rooms, given, rate
-  return tabular.Method(table)
-
-
-def _bc_q(
-  rooms: Rooms, given: Prepared, table: Array, rate: Array
-) -> tabular.Method:
-  del rate
-  return _cloned(rooms, given, table)
-
-
-def _dqfd(
-  rooms: Rooms, given: Prepared, table: Array, rate: Array
-) -> tabular.Method:
-  del rooms
-  return tabular.Method(
-    tabular.rehearse(table, given.demos, rate, _PASSES),
-    after=tabular.replay(given.demos),
-  )
-
-
-def _shaping(
-  rooms: Rooms, given: Prepared, table: Array, rate: Array
-) -> tabular.Method:
-  del rate
-  potential = tabular.progress(given.demos, rooms.num_states)
-  return _cloned(rooms, given, table)._replace(potential=potential)
+def _predict(rooms: Rooms, demos: Episodes, key: Key) -> Prepared:
+  given = _repeat(rooms, demos, key)
+  params = tabular_methods.fit_predictor(rooms, given.demos, key)
+  return given._replace(params=params)
 
 
 def _credited(
-  rooms: Rooms, given: Prepared, table: Array, credit: tabular.Credit
+  given: Prepared, start: Start, credit: tabular.Credit
 ) -> tabular.Method:
-  """All redistributions learn in the same way: what is paid soon is summed."""
-  after = tabular.redistributed(credit, _WINDOW, bootstrap=False)
-  return _cloned(rooms, given, table)._replace(online=False, after=after)
+  return tabular_methods.credited(
+    start.table, given.demos, credit, clone_returns=start.published
+  )
 
 
-def _uniform(
-  rooms: Rooms, given: Prepared, table: Array, rate: Array
-) -> tabular.Method:
-  del rate
-  return _credited(rooms, given, table, tabular.uniform_credit)
+def _aligned(rooms: Rooms, given: Prepared, start: Start) -> tabular.Method:
+  del rooms
+  return _credited(given, start, align_rudder.credit(given.knowledge))
 
 
-def _rudder(
-  rooms: Rooms, given: Prepared, table: Array, rate: Array
-) -> tabular.Method:
-  del rate
-  features = rooms_lib.features(rooms)
-
-  def predict(batch: redistribution.Trajectory) -> Array:
-    seen = _encode(features, batch.observation, batch.action)
-    return _predictor().apply(given.params, seen)
-
-  def credit(
-    states: Array, actions: Array, rewards: Array, mask: Array
-  ) -> Array:
-    one = redistribution.Trajectory(states[:-1], actions, rewards, mask)
-    batch = jax.tree.map(lambda x: x[None], one)
-    return redistribution.redistribute(
-      batch, predict, correction='uniform'
-    ).reward[0]
-
-  return _credited(rooms, given, table, credit)
+def _predicted(rooms: Rooms, given: Prepared, start: Start) -> tabular.Method:
+  credit = tabular_methods.predicted_credit(rooms, given.params)
+  return _credited(given, start, credit)
 
 
-def _remembering(given: Prepared, method: tabular.Method) -> tabular.Method:
-  """The method with the set of events that have happened in its state."""
-  history, codes = tabular.visited(given.knowledge.event, _MAX_EVENTS)
-  table = jnp.repeat(method.table, codes, axis=1)
-  return method._replace(history=history, table=table)
+def _uniform(rooms: Rooms, given: Prepared, start: Start) -> tabular.Method:
+  del rooms
+  return _credited(given, start, tabular.uniform_credit)
 
 
-def _history(
-  rooms: Rooms, given: Prepared, table: Array, rate: Array
-) -> tabular.Method:
-  del rate
-  return _remembering(given, _cloned(rooms, given, table))
+def _cloned(rooms: Rooms, given: Prepared, start: Start) -> tabular.Method:
+  del rooms
+  return tabular_methods.cloned(start.table, given.demos)
 
 
-def _align_rudder(
-  rooms: Rooms, given: Prepared, table: Array, rate: Array
-) -> tabular.Method:
-  method = _align_without_history(rooms, given, table, rate)
-  return _remembering(given, method)
+def _shaped(rooms: Rooms, given: Prepared, start: Start) -> tabular.Method:
+  del rooms
+  return tabular_methods.shaped(start.table, given.demos)
 
 
-def _align_without_history(
-  rooms: Rooms, given: Prepared, table: Array, rate: Array
-) -> tabular.Method:
-  del rate
-  credit = align_rudder.credit(given.knowledge)
-  return _credited(rooms, given, table, credit)
+def _rehearsed(rooms: Rooms, given: Prepared, start: Start) -> tabular.Method:
+  del rooms
+  return tabular_methods.rehearsed(start.table, given.demos, start.rate)
 
 
+def _q_learning(rooms: Rooms, given: Prepared, start: Start) -> tabular.Method:
+  del rooms, given
+  return tabular_methods.q_learning(start.table)
+
+
+def _remembering(build: Callable[..., tabular.Method]):
+  """The same with the set of events that have happened in its state."""
+
+  def built(rooms: Rooms, given: Prepared, start: Start) -> tabular.Method:
+    event = given.knowledge.event
+    method = build(rooms, given, start)
+    return tabular_methods.remembering(method, event, _MAX_EVENTS)
+
+  return built
+
+
+_WINDOW = tabular_methods.FAILED_WINDOW
 METHODS: Mapping[str, Entry] = {
-  'align_rudder': Entry('Align-RUDDER', _align_rudder, _prepare_events),
-  'align_no_history': Entry(
-    'Align-RUDDER, no history', _align_without_history, _prepare_events
+  'align_rudder': Entry(
+    'Align-RUDDER', _remembering(_aligned), _understand, _WINDOW
   ),
-  'rudder': Entry('RUDDER (LSTM)', _rudder, _prepare_predictor),
-  'bc_q': Entry('BC+Q', _bc_q, _prepare_demos),
-  'dqfd': Entry('DQfD-style', _dqfd, _prepare_demos),
-  'uniform': Entry('uniform redistribution', _uniform, _prepare_demos),
-  'shaping': Entry('shaping', _shaping, _prepare_demos),
-  'history': Entry('BC+Q with history', _history, _prepare_events),
-  'q_learning': Entry('Q-learning', _q_learning, _prepare_demos, False),
+  'align_no_history': Entry(
+    'Align-RUDDER, no history', _aligned, _understand, _WINDOW
+  ),
+  'rudder': Entry('RUDDER (LSTM)', _predicted, _predict, _WINDOW),
+  'bc_q': Entry('BC+Q', _cloned, _repeat),
+  'dqfd': Entry('DQfD-style', _rehearsed, _repeat),
+  'uniform': Entry('uniform redistribution', _uniform, _repeat, _WINDOW),
+  'shaping': Entry('shaping', _shaped, _repeat),
+  'history': Entry('BC+Q with history', _remembering(_cloned), _understand),
+  'q_learning': Entry('Q-learning', _q_learning, _repeat, needs_demos=False),
 }
 
 
-@functools.cache
-def _predictor() -> hk.Transformed:
-  """RUDDER's return predictor: [B, T, F] -> [B, T]."""
+class Setting(NamedTuple):
+  """What is tuned.
 
-  def forward(sequence: Array) -> Array:
-    memory = recurrent.LSTM(_LSTM_UNITS, recurrent.RUDDER)(sequence)
-    return hk.Linear(1)(memory)[..., 0]
+  Attributes:
+    rate: of learning.
+    optimism: one of OPTIMISMS.
+  """
 
-  return hk.without_apply_rng(hk.transform(forward))
+  rate: float
+  optimism: float | None
 
-
-def _encode(features: np.ndarray, states: Array, actions: Array) -> Array:
-  """[..., F]: row, column, room and action, each one-hot, of length 1."""
-  acted = jax.nn.one_hot(actions, 4)
-  seen = jnp.concatenate([jnp.asarray(features)[states], acted], -1)
-  return seen / 2
-
-
-@jax.jit
-def _fit(features: np.ndarray, episodes: Episodes, key: Key) -> hk.Params:
-  """Mean squared error of the last prediction, and half of that of all."""
-  net, optimizer = _predictor(), optax.adamw(1e-2, weight_decay=1e-5)
-  init_key, draw_key = jax.random.split(key)
-  sequence = _encode(features, episodes.state[:, :-1], episodes.action)
-  total = episodes.reward.sum(1)
-  params = net.init(init_key, sequence[:1])
-  last = episodes.mask.sum(1) - 1
-
-  def loss(params: hk.Params, number: Array) -> Array:
-    mask = episodes.mask[number]
-    predicted = net.apply(params, sequence[number])
-    error = jnp.square(predicted - total[number][:, None])
-    final = jnp.take_along_axis(error, last[number][:, None], 1).mean()
-    return final + 0.5 * (error * mask).sum() / mask.sum()
-
-  def update(carry: Any, number: Array) -> tuple[Any, None]:
-    params, opt_state = carry
-    gradient = jax.grad(loss)(params, number)
-    change, opt_state = optimizer.update(gradient, opt_state, params)
-    return (optax.apply_updates(params, change), opt_state), None
-
-  shape = _LSTM_UPDATES, _LSTM_BATCH
-  numbers = jax.random.randint(draw_key, shape, 0, len(total))
-  carry = params, optimizer.init(params)
-  return jax.lax.scan(update, carry, numbers)[0][0]
+  @property
+  def text(self) -> str:
+    """For tables and files."""
+    first = 'N(1, .5)' if self.optimism is None else f'+{self.optimism:g}'
+    return f'{self.rate:g} {first}'
 
 
 class Task(NamedTuple):
@@ -322,20 +263,30 @@ class Task(NamedTuple):
   Attributes:
     rooms: how many.
     demos: how many.
+    slip: the probability that a step is a random one.
     method: a name of METHODS.
-    rates: the learning rates that it may have.
+    rate: of learning, as published; None: tuned.
   """
 
   rooms: int
   demos: int
+  slip: float
   method: str
-  rates: tuple[float, ...]
+  rate: float | None = None
 
   @property
   def name(self) -> str:
     """Of its file."""
-    rate = f'-{self.rates[0]:g}' if len(self.rates) == 1 else ''
-    return f'{self.rooms}-{self.demos}-{self.method}{rate}'
+    rate = f'-{self.rate:g}' if self.rate else ''
+    slip = f'-slip_{self.slip:g}' if self.slip != _SLIP else ''
+    return f'{self.rooms}-{self.demos}{slip}-{self.method}{rate}'
+
+  @property
+  def settings(self) -> list[Setting]:
+    """Those that it may have."""
+    if self.rate:
+      return [Setting(self.rate, None)]
+    return [Setting(r, o) for o in OPTIMISMS for r in LEARNING_RATES]
 
 
 # Published learning rates, and BC+Q at that of Align-RUDDER.
@@ -352,17 +303,19 @@ def tasks(
   variant: str,
   rooms: Sequence[int],
   demos: Sequence[int],
+  slips: Sequence[float],
   methods: Sequence[str],
 ) -> list[Task]:
   """The cells of a sweep; what needs no demonstrations is one for all."""
   if variant == 'official':
-    rows = [(name, (rate,)) for name, rate in _OFFICIAL if name in methods]
+    rows = [(name, rate) for name, rate in _OFFICIAL if name in methods]
   else:
-    rows = [(name, LEARNING_RATES) for name in METHODS if name in methods]
+    rows = [(name, None) for name in METHODS if name in methods]
   return [
-    Task(number, count, name, rates)
+    Task(number, count, slip, name, rate)
     for number in rooms
-    for name, rates in rows
+    for slip in slips
+    for name, rate in rows
     for count in (demos if METHODS[name].needs_demos else (0,))
   ]
 
@@ -370,94 +323,149 @@ def tasks(
 class Runner:
   """Runs the methods, and keeps what has been compiled."""
 
-  def __init__(self, rules: Rules, rooms: Sequence[int]):
-    """Makes the worlds of the sweep."""
+  def __init__(self, rules: Rules):
+    """Has made no world yet."""
     self._rules = rules
-    self._worlds = {
-      number: rooms_lib.make(number, rules.variant, rules.slip)
-      for number in rooms
-    }
-    self._bars = {
-      number: _BAR * rooms_lib.attainable(world)
-      for number, world in self._worlds.items()
-    }
-    official = rules.variant == 'official'
+    self._official = rules.variant == 'official'
     self._protocol = tabular.Protocol(
       max_episodes=rules.max_episodes,
-      num_evaluations=40 if official else 20,
-      num_confirmations=0 if official else 100,
+      num_evaluations=40 if self._official else 20,
+      num_confirmations=0 if self._official else 100,
     )
-    self._compiled: dict[tuple[int, str], Any] = {}
+    self._world = functools.cache(self._make_world)
+    self._learner = functools.cache(self._make_learner)
 
   def run(
     self,
     task: Task,
     seeds: Sequence[int],
-    rates: Sequence[float],
+    settings: Sequence[Setting],
+    max_episodes: int,
     tell: Callable[[int], None],
   ) -> np.ndarray:
-    """Runs every rate on every seed.
+    """Runs every setting on every seed.
 
     Args:
       task: the cell.
       seeds: S of them.
-      rates: R learning rates.
+      settings: K of them.
+      max_episodes: the cap.
       tell: called with the number of runs that are done.
 
     Returns:
-      [S, R, 2] int: episodes, and whether the bar was reached.
+      [S, K, 3]: episodes, whether the bar was reached, and the mean return of
+      the last evaluation.
     """
-    one = functools.partial(self._run_seed, task, rates)
+    one = functools.partial(self._run_seed, task, settings, max_episodes)
     found = [one(seeds[0])]  # alone, so that it compiles for all
-    tell(len(rates))
+    tell(len(settings))
     # Python waits while compiled code runs, so threads fill the cores.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
       for row in pool.map(one, seeds[1:]):
         found.append(row)
-        tell(len(rates))
+        tell(len(settings))
     return np.array(found)
 
+  def _make_world(self, rooms: int, slip: float) -> tuple[Rooms, float]:
+    """The rooms, and the bar."""
+    world = rooms_lib.make(rooms, self._rules.variant, slip)
+    return world, _BAR * rooms_lib.attainable(world)
+
   def _run_seed(
-    self, task: Task, rates: Sequence[float], seed: int
-  ) -> list[tuple[int, bool]]:
-    world, entry = self._worlds[task.rooms], METHODS[task.method]
+    self,
+    task: Task,
+    settings: Sequence[Setting],
+    max_episodes: int,
+    seed: int,
+  ) -> list[tuple[int, bool, float]]:
+    (world, bar), entry = (
+      self._world(task.rooms, task.slip),
+      METHODS[task.method],
+    )
     demos_key, table_key, learn_key, prepare_key = jax.random.split(
       jax.random.key(seed), 4
     )
     demos = rooms_lib.demonstrations(world, demos_key, max(task.demos, 1))
-    given = entry.prepare(world, demos, prepare_key)
-    bar = self._bars[task.rooms]
-    if self._rules.variant == 'official':
+    given = jax.device_put(entry.prepare(world, demos, prepare_key))
+    if self._official:
       bar = _BAR * float(demos.reward.sum(1).mean())
-    table = tabular.random_table(table_key, world.num_states)
-    learn = self._learner(task.rooms, task.method)
+    drawn = tabular.random_table(table_key, world.num_states)
+    learn = self._learner(task.rooms, task.slip, task.method)
     found = []
-    for rate in rates:
-      numbers = np.float32(rate), np.float32(bar)
-      episodes, solved = learn(given, table, learn_key, *numbers)
-      found.append((int(episodes), bool(solved)))
+    for rate, optimism in settings:
+      level, spread = 1.0, 0.5
+      if optimism is not None:
+        level, spread = entry.failed + optimism, optimism / 30
+      numbers = np.array([rate, level, spread, bar], np.float32)
+      cap = np.int32(max_episodes)
+      episodes, solved, last = learn(given, drawn, learn_key, numbers, cap)
+      found.append((int(episodes), bool(solved), float(last)))
     return found
 
-  def _learner(self, rooms: int, method: str) -> Any:
-    """Compiled once for all numbers of demonstrations, rates and seeds."""
-    if (rooms, method) not in self._compiled:
-      world, build = self._worlds[rooms], METHODS[method].build
+  def _make_learner(self, rooms: int, slip: float, method: str) -> Any:
+    """Compiled once for all numbers of demonstrations, settings and seeds."""
+    world, build = self._world(rooms, slip)[0], METHODS[method].build
 
-      def learn(
-        given: Prepared, table: Array, key: Key, rate: Array, bar: Array
-      ) -> tuple[Array, Array]:
-        outcome = tabular.learn(
-          world,
-          build(world, given, table, rate),
-          rate,
-          key,
-          bar,
-          self._protocol,
-        )
-        return outcome.episodes, outcome.solved
+    @jax.jit
+    def learn(
+      given: Prepared, drawn: Array, key: Key, numbers: Array, cap: Array
+    ) -> tuple[Array, Array, Array]:
+      rate, level, spread, bar = numbers
+      table = tabular_methods.first_values(drawn, level, spread)
+      outcome = tabular.learn(
+        world,
+        build(world, given, Start(table, rate, self._official)),
+        rate,
+        key,
+        bar,
+        self._protocol,
+        cap,
+      )
+      last = outcome.returns[outcome.episodes // self._protocol.block - 1]
+      return outcome.episodes, outcome.solved, last
 
-      self._compiled[rooms, method] = jax.jit(learn)
-    return self._compiled[rooms, method]
+    return learn
+
+
+def tune(
+  run: Callable[..., np.ndarray],
+  task: Task,
+  rules: Rules,
+  tell: Callable[[int], None],
+) -> tuple[Setting, dict[str, float]]:
+  """Searches for a setting, in two rounds.
+
+  Args:
+    run: `Runner.run`.
+    task: the cell.
+    rules: how many seeds.
+    tell: called with the number of runs that are done.
+
+  Returns:
+    The setting of the fewest mean episodes, of equals that with the highest
+    return at the end, and the mean episodes of all that got into the second
+    round.
+  """
+  settings, cap = task.settings, min(rules.max_episodes, _TUNING_EPISODES)
+  if len(settings) == 1:
+    return settings[0], {}
+  first = min(_FIRST_SEEDS, rules.tuning_seeds)
+  found = run(task, range(first), settings, cap, tell)
+  best = _ranked(found)[:_FINALISTS]
+  settings, found = [settings[i] for i in best], found[:, best]
+  if first < rules.tuning_seeds:
+    seeds = range(first, rules.tuning_seeds)
+    more = run(task, seeds, settings, cap, tell)
+    found = np.concatenate([found, more])
+  means = found[..., 0].mean(0).tolist()
+  told = {s.text: m for s, m in zip(settings, means, strict=True)}
+  return settings[_ranked(found)[0]], told
+
+
+def _ranked(found: np.ndarray) -> list[int]:
+  """The settings, the best one first; of `Runner.run`."""
+  episodes, _, last = np.moveaxis(found.mean(0), -1, 0)
+  return np.lexsort((-last, episodes)).tolist()
 
 
 def run_cell(
@@ -472,34 +480,31 @@ def run_cell(
     tell: called with the number of runs that are done.
 
   Returns:
-    What is written to the cell's file: rate, episodes of each seed, how many
-    were capped, and the mean episodes of each rate while tuning.
+    What is written to the cell's file: the task, the setting, the episodes of
+    each seed, how many were capped, and the mean episodes while tuning.
   """
-  start = time.monotonic()
-  rate, tuning = task.rates[0], {}
-  if len(task.rates) > 1:
-    seeds = range(rules.tuning_seeds)
-    found = runner.run(task, seeds, task.rates, tell)
-    means = found[..., 0].mean(0)
-    tuning = {
-      f'{r:g}': float(m) for r, m in zip(task.rates, means, strict=True)
-    }
-    rate = task.rates[int(np.argmin(means))]
+  start, cpu = time.monotonic(), time.process_time()
+  setting, tuning = tune(runner.run, task, rules, tell)
   seeds = range(rules.seed, rules.seed + rules.report_seeds)
-  episodes, solved = runner.run(task, seeds, (rate,), tell)[:, 0].T
+  found = runner.run(task, seeds, (setting,), rules.max_episodes, tell)[:, 0]
   return {
-    **task._asdict(),
-    'rate': rate,
+    'task': task._asdict(),
+    'setting': setting._asdict(),
     'tuning': tuning,
-    'episodes': episodes.tolist(),
-    'capped': int((solved == 0).sum()),
+    'episodes': found[:, 0].astype(int).tolist(),
+    'capped': int((found[:, 1] == 0).sum()),
     'seconds': round(time.monotonic() - start, 1),
+    'cpu_seconds': round(time.process_time() - cpu, 1),
   }
 
 
 def _num_runs(task: Task, rules: Rules) -> int:
-  tuned = rules.tuning_seeds * len(task.rates) if len(task.rates) > 1 else 0
-  return tuned + rules.report_seeds
+  pairs = len(task.settings)
+  if pairs == 1:
+    return rules.report_seeds
+  first = min(_FIRST_SEEDS, rules.tuning_seeds)
+  later = rules.tuning_seeds - first
+  return pairs * first + _FINALISTS * later + rules.report_seeds
 
 
 class Row(NamedTuple):
@@ -508,7 +513,7 @@ class Row(NamedTuple):
   Attributes:
     task: the cell.
     label: of the method.
-    rate: its learning rate.
+    setting: learning rate and first values.
     median: of the episodes.
     middle: their 40% and 60% quantiles.
     interval: 90%, of the median, by the bootstrap.
@@ -519,7 +524,7 @@ class Row(NamedTuple):
 
   task: Task
   label: str
-  rate: float
+  setting: str
   median: float
   middle: tuple[float, float]
   interval: tuple[float, float]
@@ -529,31 +534,29 @@ class Row(NamedTuple):
 
 def summarise(cells: Sequence[Mapping[str, Any]]) -> list[Row]:
   """The table of some cells, as `run_cell` gives them."""
-  from scipy import stats
-
-  by_key = {(c['rooms'], c['demos'], c['method']): c for c in cells}
+  align = {
+    task[:3]: cell
+    for task, cell in by_task(cells).items()
+    if task.method == 'align_rudder'
+  }
   rows = []
-  for cell in cells:
-    task = Task(*(cell[field] for field in Task._fields))
+  for task, cell in by_task(cells).items():
     episodes = np.array(cell['episodes'])
-    align = by_key.get((task.rooms, task.demos, 'align_rudder'))
-    versus = None
-    if align is not None and align is not cell:
-      test = stats.mannwhitneyu(align['episodes'], episodes)
-      versus = float(test.pvalue)
-    resampled = np.median(_resample(episodes), -1)
+    other, versus = align.get(task[:3]), None
+    if other is not None and other is not cell:
+      versus = statistics.rank_sum(other['episodes'], episodes)
     low, median, high = np.quantile(episodes, (0.4, 0.5, 0.6))
     label = METHODS[task.method].label
-    if len(task.rates) == 1:
-      label += f', rate {cell["rate"]:g}'
+    if task.rate:
+      label += f', rate {task.rate:g}'
     rows.append(
       Row(
         task,
         label,
-        cell['rate'],
+        Setting(**cell['setting']).text,
         float(median),
         (float(low), float(high)),
-        tuple(np.quantile(resampled, (0.05, 0.95)).tolist()),
+        statistics.median_interval(episodes, 0.9),
         cell['capped'],
         versus,
       )
@@ -561,15 +564,16 @@ def summarise(cells: Sequence[Mapping[str, Any]]) -> list[Row]:
   return rows
 
 
-def _resample(values: np.ndarray) -> np.ndarray:
-  """[2000, N], drawn with replacement; always the same draws."""
-  draw = np.random.default_rng(0)
-  return values[draw.integers(len(values), size=(2000, len(values)))]
+def by_task(
+  cells: Sequence[Mapping[str, Any]],
+) -> dict[Task, Mapping[str, Any]]:
+  """The cells by what they are about."""
+  return {Task(**cell['task']): cell for cell in cells}
 
 
 def table_text(rows: Sequence[Row]) -> str:
   """The table for a terminal."""
-  heads = 'rooms', 'demos', 'method', 'rate', 'median', '40-60%'
+  heads = 'rooms', 'demos', 'slip', 'method', 'setting', 'median', '40-60%'
   heads = (*heads, '90% of median', 'capped', 'p')
   lines = [heads]
   for row in rows:
@@ -580,8 +584,9 @@ def table_text(rows: Sequence[Row]) -> str:
       (
         str(row.task.rooms),
         str(row.task.demos or 'any'),
+        f'{row.task.slip:g}',
         row.label,
-        f'{row.rate:g}',
+        row.setting,
         f'{row.median:.0f}',
         middle,
         interval,
@@ -644,69 +649,112 @@ def draw(rows: Sequence[Row], rooms: int, max_episodes: int) -> Any:
   return drawn
 
 
+def draw_slip(rows: Sequence[Row], max_episodes: int) -> Any:
+  """Medians over the slip, a panel for each kind of problem."""
+  from matplotlib import colormaps, figure
+
+  kinds = list(dict.fromkeys(row.task[:2] for row in rows if row.task.demos))
+  labels = list(dict.fromkeys(row.label for row in rows))
+  size = 4.2 * len(kinds), 3.8
+  drawn = figure.Figure(figsize=size, layout='constrained')
+  panels = drawn.subplots(1, len(kinds), squeeze=False)[0]
+  for axis, (rooms, demos) in zip(panels, kinds, strict=True):
+    for i, label in enumerate(labels):
+      mine = [
+        row
+        for row in rows
+        if row.label == label
+        and row.task.rooms == rooms
+        and row.task.demos in (demos, 0)
+      ]
+      slips = [row.task.slip for row in mine]
+      low, high = np.array([row.middle for row in mine]).T
+      colour = colormaps['tab10'](i)
+      median = [row.median for row in mine]
+      axis.plot(slips, median, 'o-', color=colour, label=label)
+      axis.fill_between(slips, low, high, color=colour, alpha=0.25, lw=0)
+    axis.axhline(max_episodes, color='0.7', linewidth=0.8)
+    axis.set(
+      title=f'{_WORDS[rooms]} rooms, {demos} demonstrations',
+      xlabel='probability of a random step',
+      ylabel='episodes until the bar',
+      yscale='log',
+    )
+    axis.legend(fontsize=8)
+  return drawn
+
+
 _WORDS = {4: 'four', 8: 'eight'}
 
 
 def claims(cells: Sequence[Mapping[str, Any]], variant: str) -> list[Claim]:
   """What the sweep says: of each problem, by how much Align-RUDDER leads."""
-  by_key = {
-    (cell['rooms'], cell['demos'], cell['method'], cell['rate']): cell
-    for cell in cells
-  }
+  found = by_task(cells)
   if variant == 'official':
-    return _official_claims(by_key)
-  found = []
-  for (rooms, demos, method, _), align in by_key.items():
-    if method != 'align_rudder':
-      continue
-    others = {
-      name: np.array(cell['episodes'])
-      for (a, b, name, _), cell in by_key.items()
-      if a == rooms and b in (demos, 0) and not name.startswith('align')
-    }
-    where = f'{_WORDS[rooms]} rooms, {demos} demonstrations: '
-    if 'bc_q' in others:
-      ratio, interval = _ratio(others['bc_q'], align['episodes'])
-      bar = 2.0 if (rooms, demos) == (8, 2) else 1.0
-      found.append(
-        at_least(
-          f'{where}episodes of BC+Q, in those of Align-RUDDER',
-          ratio,
-          bar,
-          interval=interval,
-          baseline=1.0,
-          baseline_name='no difference',
-          paper=_published_ratio(rooms, demos),
-        )
-      )
-    if others:
-      best = min(others, key=lambda name: np.median(others[name]))
-      ratio, interval = _ratio(others[best], align['episodes'])
-      found.append(
-        at_least(
-          f'{where}episodes of the best other method, in those of Align-RUDDER',
-          ratio,
-          1.0,
-          interval=interval,
-          baseline=1.0,
-          baseline_name=f'no difference; the best other is '
-          f'{METHODS[best].label}',
-        )
-      )
-  return found
+    return _official_claims(found)
+  return [
+    claim
+    for task in found
+    if task.method == 'align_rudder'
+    for claim in _leads(found, task)
+  ]
 
 
-def _official_claims(by_key: Mapping[Any, Mapping[str, Any]]) -> list[Claim]:
-  found = []
+def _leads(found: Mapping[Task, Mapping[str, Any]], align: Task) -> list[Claim]:
+  """Over BC+Q, and over the best of all that do not align."""
+  rooms, demos, slip = align[:3]
+  ours = found[align]['episodes']
+  others = {
+    task.method: np.array(cell['episodes'])
+    for task, cell in found.items()
+    if (task.rooms, task.slip) == (rooms, slip)
+    and task.demos in (demos, 0)
+    and not task.method.startswith('align')
+  }
+  where = f'{_WORDS[rooms]} rooms, {demos} demonstrations'
+  if slip != _SLIP:
+    where += f', slip {slip:g}'
+  told = []
+  if 'bc_q' in others:
+    ratio, interval = statistics.median_ratio(others['bc_q'], ours)
+    told.append(
+      at_least(
+        f'{where}: episodes of BC+Q, in those of Align-RUDDER',
+        ratio,
+        2.0 if (rooms, demos, slip) == (8, 2, _SLIP) else 1.0,
+        interval=interval,
+        baseline=1.0,
+        baseline_name='no difference',
+        paper=_published_ratio(rooms, demos) if slip == _SLIP else None,
+      )
+    )
+  if set(others) - {'bc_q'}:
+    best = min(others, key=lambda name: np.median(others[name]))
+    ratio, interval = statistics.median_ratio(others[best], ours)
+    told.append(
+      at_least(
+        f'{where}: episodes of the best other method, in those of Align-RUDDER',
+        ratio,
+        1.0,
+        interval=interval,
+        baseline=1.0,
+        baseline_name=f'no difference; the best other is {METHODS[best].label}',
+      )
+    )
+  return told
+
+
+def _official_claims(found: Mapping[Task, Mapping[str, Any]]) -> list[Claim]:
+  told = []
   for demos, bar, paper in ((100, 20, 'about 10'), (10, 800, 'about 800')):
-    if cell := by_key.get((4, demos, 'align_rudder', 0.1)):
+    if cell := found.get(Task(4, demos, _SLIP, 'align_rudder', 0.1)):
       name = f'four rooms, {demos} demonstrations: episodes of Align-RUDDER'
       median = float(np.median(cell['episodes']))
-      found.append(at_most(name, median, bar, paper=paper))
+      told.append(at_most(name, median, bar, paper=paper))
   for demos, paper in ((10, 3900), (2, 8700)):
-    if cell := by_key.get((4, demos, 'bc_q', 0.01)):
+    if cell := found.get(Task(4, demos, _SLIP, 'bc_q', 0.01)):
       median = float(np.median(cell['episodes']))
-      found.append(
+      told.append(
         Claim(
           f'four rooms, {demos} demonstrations: episodes of BC+Q at rate 0.01',
           median,
@@ -715,7 +763,7 @@ def _official_claims(by_key: Mapping[Any, Mapping[str, Any]]) -> list[Claim]:
           met=paper / 2 <= median <= paper * 2,
         )
       )
-  return found
+  return told
 
 
 def _published_ratio(rooms: int, demos: int) -> float | None:
@@ -728,19 +776,6 @@ def _published_ratio(rooms: int, demos: int) -> float | None:
   return round(clone / align, 1) if clone and align else None
 
 
-def _ratio(
-  more: Sequence[int] | np.ndarray, fewer: Sequence[int] | np.ndarray
-) -> tuple[float, tuple[float, float]]:
-  """Of the medians, with its 95% interval by the bootstrap."""
-  more, fewer = np.asarray(more), np.asarray(fewer)
-  # Other draws for the other method: their seeds are paired, resamples not.
-  ratios = np.median(_resample(more), -1) / np.median(
-    _resample(fewer)[::-1], -1
-  )
-  low, high = np.quantile(ratios, (0.025, 0.975))
-  return float(np.median(more) / np.median(fewer)), (float(low), float(high))
-
-
 def sweep(
   workdir: str,
   variant: str,
@@ -750,18 +785,18 @@ def sweep(
   tuning_seeds: int,
   report_seeds: int,
   max_episodes: int,
-  slip: float,
+  slip: tuple[float, ...],
   results: str,
 ) -> None:
   """Runs what is missing in the workdir, and tells the result of all."""
+  tabular.one_kernel_a_loop()
   rules = Rules(
     variant=variant,
     tuning_seeds=tuning_seeds,
     report_seeds=report_seeds,
     max_episodes=max_episodes,
-    slip=slip,
   )
-  todo = tasks(variant, rooms, demos, methods or tuple(METHODS))
+  todo = tasks(variant, rooms, demos, slip, methods or tuple(METHODS))
   if not todo:
     names = dict.fromkeys(name for name, _ in _OFFICIAL)
     raise UsageError(
@@ -774,14 +809,19 @@ def sweep(
     check_writable(os.path.dirname(os.path.abspath(results)))
   directory.mkdir(parents=True, exist_ok=True)
   _write(pathlib.Path(workdir, 'config.json'), dataclasses.asdict(rules))
-  cells = _run_all(rules, rooms, todo, directory)
+  cells = _run_all(rules, todo, directory)
 
   rows = summarise(cells)
   text = table_text(rows)
   print(text)
   pathlib.Path(workdir, 'table.txt').write_text(text + '\n')
   figures = {}
-  for number in rooms:
+  if len(slip) > 1:
+    report.save_figure(draw_slip(rows, max_episodes), workdir, 'slip')
+    figures['slip'] = (
+      f'Median episodes of {report_seeds} seeds, with 40% and 60% quantiles'
+    )
+  for number in rooms if len(slip) == 1 else ():
     name = f'{_WORDS[number]}_rooms'
     report.save_figure(draw(rows, number, max_episodes), workdir, name)
     figures[name] = (
@@ -811,7 +851,7 @@ def sweep(
 
 
 def _run_all(
-  rules: Rules, rooms: Sequence[int], todo: Sequence[Task], directory: Any
+  rules: Rules, todo: Sequence[Task], directory: Any
 ) -> list[dict[str, Any]]:
   """The cells, from their files or run now, in order."""
   paths = [directory / f'{task.name}.json' for task in todo]
@@ -819,7 +859,7 @@ def _run_all(
   missing = [not path.exists() for path in paths]
   done = sum(n for n, m in zip(sizes, missing, strict=True) if not m)
   bar = progress.Progress(sum(sizes), done)
-  runner = Runner(rules, rooms)
+  runner = Runner(rules)
   medians: dict[str, float] = {}
 
   def tell(count: int) -> None:
@@ -834,8 +874,9 @@ def _run_all(
       median = float(np.median(cell['episodes']))
       medians = {f'{task.name} median': median}
       progress.say(
-        f'{task.name}: rate {cell["rate"]:g}, median {median:.0f} episodes, '
-        f'{cell["capped"]} capped, {cell["seconds"]:.0f} s'
+        f'{task.name}: {Setting(**cell["setting"]).text}, median {median:.0f} '
+        f'episodes, {cell["capped"]} capped, {cell["seconds"]:.0f} s, of the '
+        f'CPU {cell["cpu_seconds"]:.0f}'
       )
   bar.close()
   return [json.loads(path.read_text()) for path in paths]
@@ -844,7 +885,8 @@ def _run_all(
 def _plain(row: Row) -> dict[str, Any]:
   rest = row._asdict()
   task = rest.pop('task')
-  return {'rooms': task.rooms, 'demos': task.demos} | rest
+  where = {'rooms': task.rooms, 'demos': task.demos, 'slip': task.slip}
+  return where | rest
 
 
 def _write(path: pathlib.Path, content: Any) -> None:
@@ -906,13 +948,19 @@ def main() -> None:
       tool.Flag('tuning_seeds', 'to choose learning rates', 10, count(1, 100)),
       tool.Flag('report_seeds', 'from 100 on', 100, count(2, 10_000)),
       tool.Flag('max_episodes', 'the cap', 5_000, _tens),
-      tool.Flag('slip', 'probability of a random step', 0.01, _probability),
+      tool.Flag(
+        'slip',
+        'probabilities of a random step',
+        (_SLIP,),
+        _list_of(_probability),
+      ),
       tool.Flag('results', 'a JSON file for the claims; none by default', ''),
     ),
     examples=(
       '--results=results/align_rudder_sweep.json',
       '--rooms=4 --demos=2,10 --report_seeds=10 --workdir=/tmp/small',
       '--variant=official --max_episodes=40000 --workdir=runs/official',
+      '--slip=0.05,0.1,0.2,0.4 --methods=align_rudder,bc_q --workdir=runs/slip',
     ),
   )
 

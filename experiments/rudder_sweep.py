@@ -30,6 +30,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dl_lectures import types
+from dl_lectures.analysis import statistics
 from dl_lectures.envs import delayed
 from dl_lectures.systems import rudder
 from dl_lectures.training import checkpoint, loop, progress, report
@@ -189,18 +190,6 @@ def growth(rows: Sequence[Row], task: str, method: str) -> float | None:
   return medians[long] / medians[short]
 
 
-def interval(episodes: np.ndarray, draws: int = 2_000) -> tuple[float, float]:
-  """The 95% bootstrap interval of a median.
-
-  >>> interval(np.array([5.0, 5.0, 5.0]))
-  (5.0, 5.0)
-  """
-  rng = np.random.default_rng(0)
-  samples = rng.choice(episodes, (draws, len(episodes)))
-  low, high = np.quantile(np.median(samples, axis=1), [0.025, 0.975])
-  return float(low), float(high)
-
-
 def make_claims(rows: Sequence[Row]) -> list[types.Claim]:
   """Growth with the delay, and the medians of all rows."""
   claims = []
@@ -230,7 +219,7 @@ def make_claims(rows: Sequence[Row]) -> list[types.Claim]:
         f'{NAMES[row.method]}: median episodes to the bar of '
         f'{len(row.episodes)} seeds{capped}',
         float(np.median(row.episodes)),
-        interval=interval(row.episodes),
+        interval=statistics.median_interval(row.episodes),
         baseline=float(np.median(td.episodes))
         if td is not None and row.method != 'td'
         else None,

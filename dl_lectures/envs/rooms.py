@@ -269,12 +269,14 @@ def optimal(rooms: Rooms) -> tuple[np.ndarray, np.ndarray]:
   """
   values = np.full((HORIZON + 1, rooms.num_states), TIMEOUT_RETURN)
   actions = np.zeros((HORIZON, rooms.num_states), np.int32)
-  counted = np.arange(NUM_STARTS) < rooms.num_next[..., None]
-  weight = counted / rooms.num_next[..., None]
+  chance = rooms.num_next > 1  # few: all other steps lead to one cell
+  counted = np.arange(NUM_STARTS) < rooms.num_next[chance][:, None]
+  weight = counted / rooms.num_next[chance][:, None]
   for t in reversed(range(HORIZON)):
     after = values[t + 1].copy()
     after[rooms.goal] = goal_return(np.float64(t + 1))
-    q = (weight * after[rooms.next_state]).sum(-1)
+    q = after[rooms.next_state[..., 0]]
+    q[chance] = (weight * after[rooms.next_state[chance]]).sum(-1)
     q = (1 - rooms.slip) * q + rooms.slip * q.mean(-1, keepdims=True)
     # Sums in another order must not decide between equals.
     actions[t] = np.argmax(np.round(q, 9), -1)

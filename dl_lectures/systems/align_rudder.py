@@ -53,6 +53,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dl_lectures import training, types
+from dl_lectures.analysis import statistics
 from dl_lectures.envs import rooms as rooms_lib
 from dl_lectures.ops import alignment, events, redistribution
 from dl_lectures.training import report, sharding, tabular
@@ -460,35 +461,6 @@ def make_task(config: Config) -> Task:
   )
 
 
-def clone(
-  values: Array,
-  demos: rooms_lib.Episodes,
-  give: tabular.Credit,
-  window: int,
-) -> Array:
-  """Behaviour cloning in the unit of what is learned.
-
-  Each action that was shown gets its mean sum of the next `window` rewards,
-  redistributed, times how often it was the one shown.
-
-  Args:
-    values: [C, 1, 4], of all other actions.
-    demos: N demonstrations.
-    give: the redistribution.
-    window: steps.
-
-  Returns:
-    [C, 1, 4].
-  """
-  paid = jax.vmap(give)(*demos)
-  steps = paid.shape[1]
-  total = jnp.pad(jnp.cumsum(paid, axis=1), ((0, 0), (1, 0)))
-  later = np.minimum(np.arange(steps + 1) + window, steps)
-  ahead = total[:, later] - total
-  # `tabular.clone` sums to the end: it gets the rewards that sum to this.
-  return tabular.clone(values, demos._replace(reward=-jnp.diff(ahead, axis=1)))
-
-
 def init(config: Config, task: Task, key: types.Key) -> State:
   """First values: what was shown, and all else a little above a failure.
 
@@ -505,7 +477,9 @@ def init(config: Config, task: Task, key: types.Key) -> State:
     give = credit(knowledge, config.correction)
     failed = rooms_lib.TIMEOUT_RETURN
     return (
-      clone(config.optimism * (1 + noise), demos, give, config.window),
+      tabular.clone_credit(
+        config.optimism * (1 + noise), demos, give, config.window
+      ),
       tabular.clone(failed + config.baseline_optimism * (1 + noise), demos),
     )
 
@@ -700,7 +674,7 @@ def conclude(
       f'{name}, {config.num_demonstrations} demonstrations',
       float(median),
       baseline / 2,
-      interval=_interval_of_median(episodes[:, 0], config.seed),
+      interval=statistics.median_interval(episodes[:, 0]),
       baseline=float(baseline),
       baseline_name='cloning and Q-learning'
       + (f', capped at {cap}' if baseline == cap else ''),
@@ -741,14 +715,6 @@ def conclude(
     minutes=(result.seconds + time.monotonic() - start) / 60,
   )
   return metrics
-
-
-def _interval_of_median(values: np.ndarray, seed: int) -> tuple[float, float]:
-  """95%, by the bootstrap."""
-  random = np.random.default_rng(seed)
-  drawn = np.median(random.choice(values, (2000, len(values))), axis=1)
-  low, high = np.quantile(drawn, (0.025, 0.975))
-  return float(low), float(high)
 
 
 def draw(

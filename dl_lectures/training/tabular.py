@@ -52,6 +52,8 @@ Demonstrations", 2018, equations 1-4, for `replay`; Ng et al., "Policy
 invariance under reward transformations", 1999, for `shaping`.
 """
 
+import math
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -156,6 +158,23 @@ class Outcome(NamedTuple):
   table: Array
 
 
+def one_kernel_a_loop() -> None:
+  """Asks XLA:CPU for loops of small steps as one kernel each, for this process.
+
+  By default only loops that touch less than a kilobyte a step are; others pay
+  for starting kernels, which is most of the time here: the alignment of an
+  episode takes ten times as long. To be called before jax has computed
+  anything; later it does nothing. Where XLA_FLAGS say something of the kind
+  already, they are left.
+  """
+  flags = os.environ.get('XLA_FLAGS', '')
+  if 'xla_backend_extra_options' not in flags:
+    wanted = 'xla_cpu_small_while_loop_byte_threshold=16384'
+    os.environ['XLA_FLAGS'] = (
+      f'{flags} --xla_backend_extra_options={wanted}'.strip()
+    )
+
+
 def learn(
   rooms: Rooms,
   method: Method,
@@ -163,6 +182,7 @@ def learn(
   key: Key,
   bar: Array | float,
   protocol: Protocol,
+  max_episodes: Array | int | None = None,
 ) -> Outcome:
   """Learns until the bar, or the cap; to be jitted, and vmapped over seeds.
 
@@ -176,6 +196,7 @@ def learn(
     key: consumed.
     bar: the mean return to be reached.
     protocol: how to measure it.
+    max_episodes: a lower cap than the protocol's; it may be traced.
 
   Returns:
     The outcome.
@@ -183,10 +204,11 @@ def learn(
   The module's docstring has an example.
   """
   num_blocks = protocol.max_episodes // protocol.block
+  cap = protocol.max_episodes if max_episodes is None else max_episodes
 
   def unfinished(carry: Any) -> Array:
     block, _, solved, _ = carry
-    return (block < num_blocks) & ~solved
+    return (block < num_blocks) & (block * protocol.block < cap) & ~solved
 
   def play_block(carry: Any) -> Any:
     block, table, _, returns = carry
@@ -261,7 +283,7 @@ def evaluate(
   def draw() -> tuple[Array, Array]:
     start_key, step_key = jax.random.split(key)
     start = jax.random.choice(start_key, jnp.asarray(rooms.starts), (count,))
-    return start, jax.random.uniform(step_key, (HORIZON, 3, count))
+    return start, _uniform(step_key, (HORIZON, 3, count))
 
   def skip() -> tuple[Array, Array]:
     shape = (HORIZON, 3, count)
@@ -294,6 +316,11 @@ def evaluate(
   return total.mean()
 
 
+def _uniform(key: Key, shape: tuple[int, ...]) -> Array:
+  """`jax.random.uniform`, four times as fast if the last axis is short."""
+  return jax.random.uniform(key, (math.prod(shape),)).reshape(shape)
+
+
 def _choose(values: Array, uniform: Array, epsilon: float) -> Array:
   """The best action, or with probability epsilon any; values [..., A]."""
   num_actions = values.shape[-1]
@@ -315,7 +342,7 @@ def _learn_block(
   starts = jax.random.choice(
     start_key, jnp.asarray(rooms.starts), (protocol.block,)
   )
-  uniforms = jax.random.uniform(step_key, (protocol.block, HORIZON, 3))
+  uniforms = _uniform(step_key, (protocol.block, HORIZON, 3))
   after_keys = jax.random.split(after_key, protocol.block)
 
   def play(table: Array, x: tuple[Array, Array, Key]) -> tuple[Array, None]:
@@ -425,6 +452,40 @@ def clone(table: Array, demos: Episodes) -> Array:
   # Mean times frequency: the action's own count cancels.
   cloned = total / jnp.maximum(count.sum(-1, keepdims=True), 1)
   return jnp.where(count > 0, cloned, table)
+
+
+def clone_credit(
+  table: Array, demos: Episodes, credit: Credit, num_steps: int
+) -> Array:
+  """The same in the unit of what `redistributed` learns without bootstrap.
+
+  Each action that was shown gets its mean sum of the next rewards,
+  redistributed, times how often it was the one shown.
+
+  Args:
+    table: [S, H, A], action values.
+    demos: N episodes.
+    credit: the redistribution.
+    num_steps: n, the steps whose rewards are summed.
+
+  Returns:
+    [S, H, A].
+
+  Example, of two steps, of which the second paid 3:
+
+  >>> demo = Episodes(jnp.array([[0, 1, 2]]), jnp.array([[2, 2]]),
+  ...                 jnp.array([[0.0, 3.0]]), jnp.array([[True, True]]))
+  >>> table = clone_credit(jnp.zeros((3, 1, 4)), demo, uniform_credit, 1)
+  >>> table[:, 0, 2].tolist()
+  [1.5, 1.5, 0.0]
+  """
+  paid = jax.vmap(credit)(*demos)
+  steps = paid.shape[1]
+  total = jnp.pad(jnp.cumsum(paid, axis=1), ((0, 0), (1, 0)))
+  later = jnp.minimum(jnp.arange(steps + 1) + num_steps, steps)
+  ahead = total[:, later] - total
+  # `clone` sums to the end: it gets the rewards that sum to this.
+  return clone(table, demos._replace(reward=-jnp.diff(ahead, axis=1)))
 
 
 def progress(demos: Episodes, num_states: int) -> Array:
@@ -635,13 +696,14 @@ def _sweep(
         target += jnp.where(goes_on, rows[there].max(), 0.0)
       error += target - values[action]
     rate = jnp.where(happened, learning_rate, 0.0)
-    rows = rows.at[here, action].add(rate * error)
+    shown = jnp.arange(shape[-1]) == action
+    change = jnp.where(shown, error, 0.0)
     if margin is not None:
-      shown = jnp.arange(shape[-1]) == action
       rival = jnp.argmax(values + jnp.where(shown, 0.0, margin))
-      rows = rows.at[here, action].add(rate)
-      rows = rows.at[here, rival].add(-rate)
-    return rows, None
+      change += shown.astype(jnp.float32)
+      change -= (jnp.arange(shape[-1]) == rival).astype(jnp.float32)
+    # The row is written once: a second time would cost a copy of the table.
+    return rows.at[here].set(values + rate * change), None
 
   rows, _ = jax.lax.scan(update, table.reshape(-1, shape[-1]), tuple(xs))
   return rows.reshape(shape)

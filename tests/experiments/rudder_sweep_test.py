@@ -79,14 +79,6 @@ def test_growth_is_between_delays_of_one_to_four():
   assert sweep.make_claims(worse)[0].met is False
 
 
-def test_intervals_of_medians():
-  episodes = np.arange(1.0, 100.0)
-  low, high = sweep.interval(episodes)
-  # The order statistics of rank n/2 -+ 1.96 sqrt(n)/2.
-  assert low == pytest.approx(40, abs=3)
-  assert high == pytest.approx(60, abs=3)
-
-
 def test_a_table_and_a_figure():
   rows = rows_of(
     {

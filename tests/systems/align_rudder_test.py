@@ -14,7 +14,7 @@ from dl_lectures import training, types
 from dl_lectures.envs import rooms as rooms_lib
 from dl_lectures.ops import alignment, redistribution
 from dl_lectures.systems import align_rudder
-from dl_lectures.training import report
+from dl_lectures.training import report, tabular
 
 ROOMS = rooms_lib.make(4)
 TINY = align_rudder.Config(
@@ -204,7 +204,7 @@ def test_first_values_by_hand():
     jnp.full((1, 3), True),
   )
   give = align_rudder.credit(by_hand())
-  values = align_rudder.clone(jnp.full((4, 1, 4), 0.5), demo, give, window=2)
+  values = tabular.clone_credit(jnp.full((4, 1, 4), 0.5), demo, give, 2)
   expected = np.full((4, 4), 0.5)
   expected[0, 1], expected[3, 2], expected[1, 3] = 20, 50, 30
   np.testing.assert_allclose(values[:, 0], expected, atol=1e-5)

@@ -306,3 +306,21 @@ def test_what_is_finished_stays_and_what_is_reached_is_confirmed():
   assert len(set(together.episodes.tolist())) == 3
   # Two episodes reach by luck what forty fresh ones do not confirm.
   assert crossed > 0
+
+
+def test_a_lower_cap_needs_no_other_program():
+  run = jax.jit(
+    lambda cap: tabular.learn(
+      WORLD,
+      Method(tabular.random_table(jax.random.key(0), S)),
+      0.1,
+      jax.random.key(0),
+      99.0,
+      ONLINE,
+      cap,
+    )
+  )
+  short, whole = run(2), run(1000)
+  assert (int(short.episodes), int(whole.episodes)) == (2, 4)
+  assert short.returns[0] == whole.returns[0]
+  assert np.isnan(short.returns[1])
