@@ -68,8 +68,8 @@ def first_values(
     level: their mean.
     spread: their standard deviation.
 
-  >>> first_values(jnp.array([1.0, 1.5]), 3.0, 0.1).round(3).tolist()
-  [3.0, 3.1]
+  >>> first_values(jnp.array([1.0, 1.5]), 3.0, 0.25).tolist()
+  [3.0, 3.25]
   """
   return level + spread * (drawn - 1) / 0.5
 
