@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dl_lectures import nets
-from dl_lectures.nets import attention, convolution, recurrent
+from dl_lectures.nets import attention, convolution, pixels, recurrent
 
 
 class Case(NamedTuple):
@@ -93,6 +93,21 @@ CASES = {
     lambda: lambda x: attention.Pointer(7)(x[:, 0], x),
     (4, 6, 3),
     (3 * 7 + 7) + 3 * 7 + 7,
+  ),
+  'masked convolution': Case(
+    lambda: pixels.MaskedConv2D(6, 3, sees_itself=True, colours=3),
+    (4, 5, 4, 3),
+    9 * 3 * 6 + 6,
+  ),
+  'row LSTM': Case(
+    lambda: pixels.RowLSTM(5),
+    (4, 5, 4, 3),
+    (3 * 3 * 20 + 20) + 3 * 5 * 20,
+  ),
+  'diagonal LSTM': Case(
+    lambda: pixels.DiagonalBiLSTM(5),
+    (4, 5, 4, 3),
+    2 * ((3 * 20 + 20) + 2 * 5 * 20),
   ),
   'policy and value of no board': Case(
     lambda: nets.PolicyValueHead(7), (4, 6), (6 * 7 + 7) + (6 + 1)
