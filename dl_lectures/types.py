@@ -138,12 +138,12 @@ class Environment(NamedTuple):
 
   Attributes:
     reset: key -> (state, time_step).
-    step: (state, action, key) -> (state, time_step).
+    step: (state, action, key) -> (state, time_step); an action may be a tree.
     num_actions: the number of discrete actions.
     observation_shape: the shape of an observation.
   """
 
   reset: Callable[[Key], tuple[Any, TimeStep]]
-  step: Callable[[Any, Array, Key], tuple[Any, TimeStep]]
+  step: Callable[[Any, Any, Key], tuple[Any, TimeStep]]
   num_actions: int
   observation_shape: tuple[int, ...]

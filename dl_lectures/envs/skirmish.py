@@ -284,7 +284,7 @@ def against(script: Script) -> Environment:
       lambda *sides: jnp.stack(sides), command, script(state, 1, key)
     )
     state, reward = step(state, both)
-    discount = 1.0 - over(state)
+    discount = jnp.float32(~over(state))
     return state, TimeStep(observe(state, 0), reward[0], discount)
 
   return Environment(begin, turn, len(KINDS), (2 * NUM_UNITS, NUM_FEATURES))

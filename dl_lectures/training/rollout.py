@@ -55,7 +55,7 @@ class Trajectory(NamedTuple):
 
 # (policy_state, time_step [B, ...], keys [B])
 #   -> (action [B, ...], policy_state, extras [B, ...])
-Policy = Callable[[Any, TimeStep, Key], tuple[Array, Any, Any]]
+Policy = Callable[[Any, TimeStep, Key], tuple[Any, Any, Any]]
 
 
 def auto_reset(environment: Environment) -> Environment:

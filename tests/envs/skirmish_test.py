@@ -1,5 +1,7 @@
 """Skirmish: a plain step in Python, symmetry of the sides, rules by hand."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,15 +18,15 @@ ended = jax.jit(jax.vmap(skirmish.over))
 def drawn_commands(draw: np.random.Generator, n: int) -> Command:
   """Commands of both sides for n games, [n, 2, ...]."""
   return Command(
-    draw.integers(0, 3, (n, 2)).astype(np.int32),
-    draw.random((n, 2, 5)) < 0.5,
-    draw.integers(0, 64, (n, 2)).astype(np.int32),
-    draw.integers(0, 5, (n, 2)).astype(np.int32),
+    jnp.asarray(draw.integers(0, 3, (n, 2)), jnp.int32),
+    jnp.asarray(draw.random((n, 2, 5)) < 0.5),
+    jnp.asarray(draw.integers(0, 64, (n, 2)), jnp.int32),
+    jnp.asarray(draw.integers(0, 5, (n, 2)), jnp.int32),
   )
 
 
-def games(seed: int, turns: int) -> list[tuple[State, Command, State]]:
-  """Turns of random play: before, commands, after."""
+def games(seed: int, turns: int) -> list[tuple[Any, Any, Any, Any]]:
+  """Turns of random play: before, commands, after, rewards."""
   draw = np.random.default_rng(seed)
   state = jax.vmap(skirmish.reset)(
     jax.random.split(jax.random.key(seed), BATCH)
