@@ -83,9 +83,8 @@ def test_a_diagonal_lstm_by_loops_over_pixels():
   net = transform(lambda x: pixels.DiagonalBiLSTM(2)(x))
   draw = np.random.default_rng(0)
   x = draw.normal(size=(1, H, W, 3))
-  params = draw_like(
-    jax.eval_shape(net.init, jax.random.key(0), jnp.float32(x))
-  )
+  shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.float32(x))
+  params = jax.tree.map(np.asarray, draw_like(shapes))
 
   def sigmoid(z):
     return 1 / (1 + np.exp(-z))
