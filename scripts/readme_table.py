@@ -1,8 +1,9 @@
-"""Writes the README's table of results from the files under results/.
+"""Writes the tables of results from the files under results/.
 
-`python -m scripts.readme_table` after a result has changed. The numbers come
-from results/*.json, each written by the command that it names; only what no
-run can know (where a system is taught, who published it) stands here.
+`python -m scripts.readme_table` after a result has changed. The README gets a
+row for each, results/README.md all that was claimed. The numbers come from
+results/*.json, each written by the command that it names; only what no run can
+know (where a system is taught, who published it) stands here.
 """
 
 import json
@@ -18,6 +19,12 @@ HEADS = (
   'Slide',
   'Paper',
   'Command',
+  'Result (95% interval)',
+  'Trivial baseline',
+  "Paper's result",
+  'Bars',
+)
+CLAIM_HEADS = (
   'What is measured',
   'Result (95% interval)',
   'Trivial baseline',
@@ -56,6 +63,31 @@ SYSTEMS = {
     'Align-RUDDER',
     'Align-RUDDER: Learning from Few Demonstrations',
     '[Patil et al., ICML 2022](https://arxiv.org/abs/2009.14108)',
+  ),
+  'char_lm': System(
+    'Character models',
+    'Recurrent neural networks, WaveNet, transformers',
+    '[Hochreiter & Schmidhuber 1997](https://doi.org/10.1162/neco.1997.9.8.1735)',
+  ),
+  'gpt': System(
+    'GPT-2',
+    'Transformers: GPT-2',
+    '[Radford et al. 2019](https://openai.com/index/better-language-models/)',
+  ),
+  'properties': System(
+    'Properties of sequence models',
+    'The table of properties',
+    '[Hochreiter & Schmidhuber 1997](https://doi.org/10.1162/neco.1997.9.8.1735)',
+  ),
+  'alphastar': System(
+    'AlphaStar',
+    'AlphaStar: policies as sequences',
+    '[Vinyals et al., Nature 2019](https://doi.org/10.1038/s41586-019-1724-z)',
+  ),
+  'alphafold': System(
+    'AlphaFold at CASP13',
+    'Folding Proteins with AlphaFold',
+    '[Senior et al., Nature 2020](https://doi.org/10.1038/s41586-019-1923-7)',
   ),
 }
 
@@ -105,32 +137,99 @@ def claim_cells(claim: Mapping[str, Any]) -> list[str]:
   return [show(claim['name']), result, baseline, bar, show(claim['paper'])]
 
 
-def rows(path: pathlib.Path) -> Iterable[list[str]]:
-  """One row per claim; the first of them says what they are claims about."""
+def bars(claims: Iterable[Mapping[str, Any]]) -> str:
+  """How many bars were met, and which were not.
+
+  >>> bars([{'name': 'speed', 'met': False}, {'name': 'size', 'met': True}])
+  '1 of 2 met; **missed**: speed'
+  """
+  judged = [claim for claim in claims if claim['met'] is not None]
+  missed = [show(claim['name']) for claim in judged if not claim['met']]
+  if not judged:
+    return '-'
+  if not missed:
+    return f'{len(judged)} of {len(judged)} met'
+  met = len(judged) - len(missed)
+  return f'{met} of {len(judged)} met; **missed**: {"; ".join(missed)}'
+
+
+def how(result: Mapping[str, Any]) -> str:
+  """The seeds, the time and the device of a result."""
+  seeds = len(result['seeds'])
+  return (
+    f'{seeds} seed{"s" if seeds > 1 else ""}, '
+    f'{result["minutes"] / seeds:.0f} minutes each, {show(result["device"])}'
+  )
+
+
+def row(path: pathlib.Path) -> list[str]:
+  """A result as a row of the README: its first claim, and how the bars went."""
   system = SYSTEMS[system_of(path)]
   result = json.loads(path.read_text(encoding='utf-8'))
-  seeds = len(result['seeds'])
-  command = (
-    f'`{result["command"]}` ({seeds} seed{"s" if seeds > 1 else ""}, '
-    f'{result["minutes"] / seeds:.0f} minutes each, {show(result["device"])})'
+  name, value, baseline, _, paper = claim_cells(result['claims'][0])
+  return [
+    system.title,
+    system.slide,
+    system.paper,
+    f'`{result["command"]}` ({how(result)})',
+    f'{value} {name}',
+    baseline,
+    paper,
+    bars(result['claims']),
+  ]
+
+
+def section(path: pathlib.Path) -> str:
+  """A result with all of its claims, for results/README.md."""
+  system = SYSTEMS[system_of(path)]
+  result = json.loads(path.read_text(encoding='utf-8'))
+  versions = ', '.join(f'{k} {v}' for k, v in result['versions'].items())
+  return '\n'.join(
+    [
+      f'## {system.title}: [{path.name}]({path.name})',
+      '',
+      f'{system.paper}. {how(result)}, {result["date"]}; {versions}.',
+      '',
+      '```sh',
+      result['command'],
+      '```',
+      '',
+      markdown(CLAIM_HEADS, map(claim_cells, result['claims'])),
+    ]
   )
-  about = [system.title, system.slide, system.paper, command]
-  for claim in result['claims']:
-    yield about + claim_cells(claim)
-    about = [''] * len(about)
+
+
+def markdown(heads: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+  """A table."""
+  heads = list(heads)
+  return '\n'.join(
+    f'| {" | ".join(cells)} |'
+    for cells in [heads, ['---'] * len(heads), *lines]
+  )
+
+
+def in_order(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+  """Result files in the order of SYSTEMS."""
+  order = list(SYSTEMS)
+  return sorted(paths, key=lambda p: (order.index(system_of(p)), p.stem))
 
 
 def table(paths: Iterable[pathlib.Path]) -> str:
-  """The table of these result files, in the order of SYSTEMS."""
-  order = list(SYSTEMS)
-  ordered = sorted(paths, key=lambda p: (order.index(system_of(p)), p.stem))
-  lines = [row for path in ordered for row in rows(path)]
-  if not lines:
-    return 'No result has been committed yet.'
-  return '\n'.join(
-    f'| {" | ".join(cells)} |'
-    for cells in [list(HEADS), ['---'] * len(HEADS), *lines]
+  """The README's table of these result files."""
+  lines = [row(path) for path in in_order(paths)]
+  return (
+    markdown(HEADS, lines) if lines else 'No result has been committed yet.'
   )
+
+
+def details(paths: Iterable[pathlib.Path]) -> str:
+  """The content of results/README.md."""
+  head = """\
+# Results
+
+Made by `python -m scripts.readme_table` from the files beside it, each written
+by the command that it names. Bars that were missed say so."""
+  return '\n\n'.join([head, *map(section, in_order(paths))]) + '\n'
 
 
 def fill(readme: str, content: str) -> str:
@@ -142,12 +241,14 @@ def fill(readme: str, content: str) -> str:
   return f'{before}{BEGIN}\n{content}\n{END}{after}'
 
 
-def updated(root: pathlib.Path = ROOT) -> str:
-  """The README as it should be."""
+def updated(root: pathlib.Path = ROOT) -> tuple[str, str]:
+  """The README and results/README.md as they should be."""
   readme = (root / 'README.md').read_text(encoding='utf-8')
-  return fill(readme, table((root / 'results').glob('*.json')))
+  paths = list((root / 'results').glob('*.json'))
+  return fill(readme, table(paths)), details(paths)
 
 
 if __name__ == '__main__':
-  content = updated()
-  (ROOT / 'README.md').write_text(content, encoding='utf-8')
+  readme, results = updated()
+  (ROOT / 'README.md').write_text(readme, encoding='utf-8')
+  (ROOT / 'results' / 'README.md').write_text(results, encoding='utf-8')

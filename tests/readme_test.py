@@ -46,29 +46,32 @@ def write(root: pathlib.Path, name: str, content: dict[str, Any]) -> None:
   (root / 'results' / name).write_text(json.dumps(content))
 
 
-def test_the_table_is_fresh() -> None:
-  assert readme_table.updated() == README, (
+def test_the_tables_are_fresh() -> None:
+  details = (ROOT / 'results' / 'README.md').read_text()
+  assert readme_table.updated() == (README, details), (
     'stale: python -m scripts.readme_table'
   )
 
 
-def test_a_changed_result_makes_it_stale(tmp_path: pathlib.Path) -> None:
+def test_a_changed_result_makes_them_stale(tmp_path: pathlib.Path) -> None:
   (tmp_path / 'README.md').write_text(README)
   write(tmp_path, 'alphazero.json', result())
-  filled = readme_table.updated(tmp_path)
+  filled, details = readme_table.updated(tmp_path)
   assert filled != README
   (tmp_path / 'README.md').write_text(filled)
-  assert readme_table.updated(tmp_path) == filled
+  assert readme_table.updated(tmp_path) == (filled, details)
   changed = CLAIM | {'value': 0.5, 'met': False}
   write(tmp_path, 'alphazero.json', result(claims=[changed]))
-  assert readme_table.updated(tmp_path) != filled
+  new_filled, new_details = readme_table.updated(tmp_path)
+  assert new_filled != filled
+  assert new_details != details
 
 
 def cells(line: str) -> list[str]:
   return [cell.strip() for cell in line.strip('|').split(' | ')]
 
 
-def test_a_row_tells_all(tmp_path: pathlib.Path) -> None:
+def test_a_result_tells_all(tmp_path: pathlib.Path) -> None:
   count = CLAIM | {
     'name': 'games',
     'value': 255168,
@@ -79,37 +82,39 @@ def test_a_row_tells_all(tmp_path: pathlib.Path) -> None:
     'exact': True,
     'paper': 255168,
   }
-  missed = CLAIM | {'value': 0.5, 'interval': None, 'met': False}
+  missed = CLAIM | {'name': 'wins', 'value': 0.5, 'interval': None}
+  missed |= {'met': False}
   write(tmp_path, 'alphazero.json', result(claims=[CLAIM, count, missed]))
-  head, rule, *rows = readme_table.table(
-    (tmp_path / 'results').glob('*.json')
-  ).splitlines()
+  paths = list((tmp_path / 'results').glob('*.json'))
+  head, rule, row = readme_table.table(paths).splitlines()
   assert cells(head) == list(readme_table.HEADS)
   assert set(cells(rule)) == {'---'}
   system = readme_table.SYSTEMS['alphazero']
-  assert cells(rows[0]) == [
+  assert cells(row) == [
     'AlphaZero',
     system.slide,
     system.paper,
     '`python -m experiments.alphazero --seeds=0,1` (2 seeds, 10 minutes each, '
     '1 x cpu (2 cores))',
-    'moves that keep the result',
-    '**0.988** (0.98 to 0.995)',
+    '**0.988** (0.98 to 0.995) moves that keep the result',
     '0.432 (random play)',
-    '0.98, met',
     '-',
+    '2 of 3 met; **missed**: wins',
   ]
-  assert cells(rows[1])[4:] == [
-    'games',
-    '**255,168**, exact',
-    '-',
-    '255,168, met',
-    '255,168',
-  ]
-  assert cells(rows[2])[5:8] == [
-    '**0.5**',
-    '0.432 (random play)',
-    '0.98, **missed**',
+  lines = readme_table.details(paths).splitlines()
+  assert 'python -m experiments.alphazero --seeds=0,1' in lines
+  rows = [cells(line) for line in lines if line.startswith('|')]
+  assert rows[0] == list(readme_table.CLAIM_HEADS)
+  assert rows[2:] == [
+    [
+      'moves that keep the result',
+      '**0.988** (0.98 to 0.995)',
+      '0.432 (random play)',
+      '0.98, met',
+      '-',
+    ],
+    ['games', '**255,168**, exact', '-', '255,168, met', '255,168'],
+    ['wins', '**0.5**', '0.432 (random play)', '0.98, **missed**', '-'],
   ]
 
 
