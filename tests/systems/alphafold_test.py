@@ -1,0 +1,378 @@
+"""AlphaFold: the potential against finite differences, descent, the pool."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dl_lectures.data import proteins
+from dl_lectures.ops import distogram, structure_scores
+from dl_lectures.systems import alphafold
+from dl_lectures.types import UsageError
+
+SIZE, LENGTH = 32, 28
+# One for all tests of `fold`: it is compiled once.
+CONFIG = alphafold.FoldConfig(
+  steps=200, restarts=4, rounds=2, pool=6, polish=40, noise=5.0, fresh=0.0
+)
+TRUTH = alphafold.Blur()
+
+make_potential = jax.jit(alphafold.make_potential, static_argnums=0)
+energy = jax.jit(alphafold.energy, static_argnums=0)
+slope = jax.jit(jax.grad(alphafold.energy, argnums=2), static_argnums=0)
+blurred_truth = jax.jit(alphafold.blurred_truth, static_argnums=0)
+coordinates = jax.jit(alphafold.coordinates)
+fold = jax.jit(alphafold.fold, static_argnums=0)
+tm = jax.jit(functools.partial(structure_scores.superposed, starts=8))
+
+
+class Native:
+  """A piece of ribosomal protein L7/L12: helix, turn, strand; padded."""
+
+  def __init__(self):
+    whole = proteins.load()['1ctf_A']
+    piece = whole._replace(
+      sequence=whole.sequence[:LENGTH],
+      backbone=whole.backbone[:LENGTH],
+      cb=whole.cb[:LENGTH],
+      breaks=whole.breaks[:LENGTH],
+    )
+    self.chain = alphafold.make_chain(piece.sequence, piece.breaks, SIZE)
+    self.truth = alphafold.make_truth(piece, SIZE)
+
+  def beliefs(self, blur=TRUTH):
+    return blurred_truth(blur, self.truth, jax.random.key(0))
+
+  def potential(self, config=CONFIG, chain=None):
+    chain = self.chain if chain is None else chain
+    return make_potential(config, chain, self.beliefs())
+
+  def pose(self, seed=None):
+    torsions = self.truth.torsions
+    if seed is not None:
+      noise = jax.random.normal(jax.random.key(seed), torsions.shape)
+      torsions += 0.5 * noise
+    return alphafold.Pose(torsions, jnp.zeros((SIZE, 6)))
+
+
+@pytest.fixture(scope='module')
+def native():
+  return Native()
+
+
+@pytest.fixture(scope='module')
+def folded(native):
+  return fold(CONFIG, native.potential(), jax.random.key(1))
+
+
+FULL = dataclasses.replace(CONFIG, rama_weight=1.0, staged=True)
+
+
+def test_gradient_is_that_of_finite_differences(native):
+  potential, pose = native.potential(), native.pose(3)
+  gradient = slope(FULL, potential, pose, 0.7)
+  step = 2e-3
+  for at in [(1, 0), (0, 1), (9, 0), (14, 1), (26, 0)]:
+    up, down = (
+      float(
+        energy(
+          FULL,
+          potential,
+          pose._replace(torsions=pose.torsions.at[at].add(shift)),
+          0.7,
+        )
+      )
+      for shift in (step, -step)
+    )
+    expected = (up - down) / (2 * step)
+    assert float(gradient.torsions[at]) == pytest.approx(
+      expected, rel=0.02, abs=1.0
+    )
+
+
+def test_forces_are_those_of_autodiff():
+  points = jnp.asarray(np.random.default_rng(0).normal(size=(9, 3)) * 4, 'f')
+
+  def curve(distance, weight):
+    return weight * distance**3, weight * 3 * distance**2
+
+  def plain(points):
+    square = jnp.sum((points[:, None] - points[None]) ** 2, -1) + 1e-6
+    return jnp.sum(2.0 * square**1.5) / 2
+
+  value, forces = jax.value_and_grad(
+    lambda points: alphafold.pair_sum(curve, points, 2.0)
+  )(points)
+  expected, gradient = jax.value_and_grad(plain)(points)
+  assert float(value) == pytest.approx(float(expected), rel=1e-5)
+  np.testing.assert_allclose(forces, gradient, rtol=1e-3, atol=0.05)
+  # Neither turning nor moving changes anything.
+  rotation, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
+  moved = points @ jnp.asarray(rotation, 'f') + 10.0
+  again = alphafold.pair_sum(curve, moved, 2.0)
+  assert float(again) == pytest.approx(float(value), rel=1e-4)
+
+
+def test_parts_of_the_potential_by_hand(native):
+  """Of two atoms 3 A apart that repel below 3.8 A: .8 squared."""
+  points = jnp.array([[0.0, 0, 0], [3, 0, 0]])
+  clash = alphafold.pair_sum(
+    alphafold._repulsion, points, (3.8, jnp.ones((2, 2)) - jnp.eye(2))
+  )
+  assert float(clash) == pytest.approx(0.64, rel=1e-4)
+  # Torsions alone: -sum kappa cos(0) at their mean.
+  only = dataclasses.replace(CONFIG, distance_weight=0.0, vdw_weight=0.0)
+  potential = native.potential(config=only)
+  mean = alphafold.Pose(potential.torsions.mean, jnp.zeros((SIZE, 6)))
+  kappa = float(potential.torsions.kappa.max())
+  value = float(energy(only, potential, mean, 1.0))
+  # Two of each residue, but for the first phi and the last psi.
+  assert value == pytest.approx(-kappa * (2 * LENGTH - 2), rel=1e-5)
+  assert kappa == pytest.approx(1 / np.deg2rad(20) ** 2, rel=0.1)
+
+
+def test_a_reference_is_subtracted(native):
+  beliefs = native.beliefs()
+  same = beliefs._replace(reference=beliefs.distances)
+  table = make_potential(CONFIG, native.chain, same).table
+  np.testing.assert_allclose(table, 0, atol=1e-6)
+
+
+def test_either_half_of_a_distogram_counts(native):
+  table_of = native.potential()
+  table = np.asarray(table_of.table)
+  np.testing.assert_allclose(table, table.swapaxes(0, 1), atol=1e-5)
+  assert not table[np.arange(SIZE), np.arange(SIZE)].any()
+  assert not table[LENGTH:].any()
+
+
+def test_padding_does_not_count(native):
+  potential = native.potential()
+  pose = native.pose(1)
+  moved = pose._replace(torsions=pose.torsions.at[LENGTH:].set(2.0))
+  values = [float(energy(CONFIG, potential, p, 1.0)) for p in (pose, moved)]
+  assert values[0] == values[1]
+
+
+def test_terminal_torsions_do_not_count(native):
+  potential, pose = native.potential(), native.pose(1)
+  value = float(energy(FULL, potential, pose, 1.0))
+  for at in ((0, 0), (LENGTH - 1, 1)):
+    turned = pose._replace(torsions=pose.torsions.at[at].add(1.0))
+    again = float(energy(FULL, potential, turned, 1.0))
+    assert again == pytest.approx(value, rel=1e-4), at
+  inside = pose._replace(torsions=pose.torsions.at[9, 1].add(1.0))
+  assert float(energy(FULL, potential, inside, 1.0)) > value + 10
+
+
+def test_known_torsions_of_a_broken_chain():
+  chain = alphafold.Chain(
+    mask=jnp.arange(6) < 5,
+    glycine=jnp.zeros(6, bool),
+    breaks=jnp.arange(6) == 2,
+  )
+  known = alphafold.known_torsions(chain)
+  assert known[:, 0].tolist() == [False, True, False, True, True, False]
+  assert known[:, 1].tolist() == [True, False, True, True, False, False]
+
+
+def test_glycine_is_measured_at_its_alpha_carbon(native):
+  # With all residues glycine the potential's minimum is in CA distances.
+  chain = native.chain._replace(glycine=native.chain.mask)
+  truth = native.truth._replace(cb=native.truth.ca)
+  beliefs = blurred_truth(TRUTH, truth, jax.random.key(0))
+  right = make_potential(CONFIG, chain, beliefs)
+  wrong = right._replace(chain=native.chain)
+  first, second = (
+    float(energy(CONFIG, p, native.pose(), 1.0)) for p in (right, wrong)
+  )
+  assert first < second
+
+
+def test_the_mirror_image_has_the_higher_potential(native):
+  pose = native.pose()
+  mirror = pose._replace(torsions=-pose.torsions)
+  potential = native.potential()
+  values = [float(energy(CONFIG, potential, p, 1.0)) for p in (pose, mirror)]
+  assert values[0] < values[1] - 100
+
+
+def test_near_pairs_come_first():
+  apart = jnp.arange(100)[None]
+  mask = jnp.ones(100, bool)
+  weights = alphafold.stage_weights(
+    apart, mask, jnp.array([[0.0], [0.25], [0.5]])
+  )
+  assert weights[0, 1] > 0.7
+  assert weights[0, 12] < 0.05
+  assert weights[1, 20] > 0.9
+  assert weights[1, 60] < 0.05
+  assert weights[2, :95].min() > 0.9
+
+
+def test_rama_prefers_what_proteins_do():
+  places = jnp.deg2rad(jnp.array([[-63.0, -42.0], [-120, 135], [80, -120]]))
+  rama = jax.jit(alphafold.rama)
+  helix, strand, nowhere = rama(places)
+  assert max(helix, strand) + 3 < nowhere
+  # A density: it sums to one over all angles.
+  grid = jnp.deg2rad(jnp.arange(-180.0, 180.0, 5.0))
+  every = jnp.stack(jnp.meshgrid(grid, grid), -1).reshape(-1, 2)
+  total = jnp.sum(jnp.exp(-rama(every))) * jnp.deg2rad(5.0) ** 2
+  assert float(total) == pytest.approx(1, abs=1e-3)
+
+
+def test_starts_follow_their_law(native):
+  law = distogram.VonMises(
+    jnp.full((SIZE, 2), 3.0), jnp.full((SIZE, 2), 4.0).at[1].set(0.0)
+  )
+  keys = jax.random.split(jax.random.key(0), 400)
+  draw = jax.jit(jax.vmap(alphafold.sample_pose, (None, None, 0)))
+  drawn = draw(law, native.chain, keys).torsions
+  found = jnp.mean(jnp.exp(1j * drawn), axis=0)
+  # I1(4) / I0(4) = .8635.
+  assert float(jnp.mean(jnp.abs(found[2:]))) == pytest.approx(0.8635, abs=0.01)
+  assert float(jnp.angle(jnp.mean(found[2:]))) == pytest.approx(3, abs=0.02)
+  assert jnp.abs(found[1]).max() < 0.15
+
+
+def test_noise_is_as_large_as_told(native):
+  moved = [
+    alphafold.corrupt(CONFIG, native.pose(), key).torsions
+    - native.truth.torsions
+    for key in jax.random.split(jax.random.key(0), 10)
+  ]
+  off = alphafold.wrap(jnp.stack(moved))
+  assert float(jnp.std(off)) == pytest.approx(np.deg2rad(5), rel=0.1)
+
+
+@pytest.mark.parametrize('correlation', [0.0, 3.0])
+def test_distances_are_off_as_told(correlation):
+  blur = alphafold.Blur(noise=2.0, correlation=correlation)
+  keys = jax.random.split(jax.random.key(2), 20)
+  draw = jax.jit(
+    jax.vmap(lambda key: alphafold.distance_noise(blur, SIZE, key))
+  )
+  off: np.ndarray = np.array(draw(keys), float)
+  np.testing.assert_allclose(off, off.swapaxes(1, 2), atol=1e-5)
+  apart = np.abs(np.arange(SIZE)[:, None] - np.arange(SIZE))
+  far = apart > 8
+  assert np.std(off[:, far]) == pytest.approx(2, rel=0.15)
+  assert np.std(off[:, apart == 2]) < 1
+  pairs = far[:, 1:] & far[:, :-1]
+  first, second = off[:, :, 1:][:, pairs], off[:, :, :-1][:, pairs]
+  alike = np.corrcoef(first.ravel(), second.ravel())[0, 1]
+  # A Gaussian kernel met by itself: exp(-1 / (2 * 3 ** 2)).
+  expected = np.exp(-1 / 18) if correlation else 0.0
+  assert alike == pytest.approx(expected, abs=0.05)
+
+
+def test_blur_hides_what_it_is_told_to(native):
+  def beliefs(**blur):
+    return native.beliefs(alphafold.Blur(**blur))
+
+  apart = np.abs(np.arange(SIZE)[:, None] - np.arange(SIZE))
+  even = jnp.ptp(beliefs(uninformative=0.5).distances, axis=-1) < 1e-6
+  assert float(jnp.mean(even[apart >= 12])) == pytest.approx(0.5, abs=0.1)
+  assert not even[apart < 12].any()
+  assert (beliefs(distances=False).distances[0, 0] == -np.log(64)).all()
+  assert not beliefs(torsions=False).torsions.kappa.any()
+  blunt = beliefs(contacts=True).distances
+  assert jnp.ptp(blunt[..., 19:], axis=-1).max() < 1e-4
+  error = alphafold.wrap(beliefs().torsions.mean - native.truth.torsions)
+  assert float(jnp.std(error)) == pytest.approx(np.deg2rad(20), rel=0.3)
+
+
+def test_descent_finds_the_fold(native, folded):
+  found = coordinates(native.chain, jax.tree.map(lambda x: x[0], folded.poses))
+  assert float(tm(found[:, 1], native.truth.ca, native.chain.mask).tm) > 0.85
+  # And it is as low as the native torsions, or lower.
+  value = energy(CONFIG, native.potential(), native.pose(), 1.0)
+  assert folded.energies[0] < value
+
+
+def test_the_pool_only_gets_better(folded):
+  assert folded.descents.shape == (2, 200, 4)
+  assert folded.poses.torsions.shape == (6, SIZE, 2)
+  assert (jnp.diff(folded.best) <= 0).all()
+  assert (jnp.diff(folded.energies) >= 0).all()
+  # Adam's last values are far below its first ones.
+  first, last = folded.descents[0, 0], folded.descents[0, -1]
+  assert (last < first - 100).all()
+  # The second round begins with structures of the pool, hardly disturbed.
+  assert folded.descents[1, 0].max() < folded.descents[0, 0].min()
+
+
+def test_a_polish_never_raises_the_potential(folded):
+  assert folded.energies[0] <= folded.best[-1]
+
+
+def test_kept_energies_are_those_of_the_kept_poses(native, folded):
+  potential = native.potential()
+  values = [
+    energy(
+      CONFIG, potential, jax.tree.map(lambda x, i=i: x[i], folded.poses), 1.0
+    )
+    for i in range(6)
+  ]
+  np.testing.assert_allclose(values, folded.energies, rtol=1e-3)
+
+
+def test_lbfgs_never_rises(native):
+  config = dataclasses.replace(CONFIG, optimizer='lbfgs', steps=100)
+  descend = jax.jit(alphafold.descend, static_argnums=0)
+  found = descend(config, native.potential(), native.pose(7))
+  assert found.trace.shape == (100,)
+  assert (jnp.diff(found.trace) <= 1e-2).all()
+  assert found.trace[-1] < found.trace[0] - 500
+
+
+def test_lbfgs_on_a_quadratic():
+  scales = jnp.array([1.0, 10.0, 100.0])
+
+  def loss(x):
+    return jnp.sum(scales * (x - 1.0) ** 2)
+
+  x, trace = alphafold.lbfgs(loss, jnp.zeros(3), 40)
+  np.testing.assert_allclose(x, 1, atol=1e-3)
+  assert trace.shape == (40,)
+  assert (jnp.diff(trace) <= 0).all()
+
+
+def test_a_broken_chain_folds(native):
+  chain = native.chain._replace(breaks=jnp.arange(SIZE) == 14)
+  found = fold(CONFIG, native.potential(chain=chain), jax.random.key(1))
+  atoms = coordinates(chain, jax.tree.map(lambda x: x[0], found.poses))
+  score = float(tm(atoms[:, 1], native.truth.ca, chain.mask).tm)
+  assert score > 0.8
+  # Where the chain is whole, nothing has moved the idle parameters.
+  start, end = found.poses.jumps[0, 14], found.poses.jumps[0, 10]
+  assert jnp.abs(start - end).max() > 0.1
+
+
+def test_the_same_key_gives_the_same_fold(native, folded):
+  again = fold(CONFIG, native.potential(), jax.random.key(1))
+  np.testing.assert_array_equal(again.energies, folded.energies)
+  other = fold(CONFIG, native.potential(), jax.random.key(2))
+  assert (other.energies != folded.energies).any()
+
+
+@pytest.mark.parametrize(
+  ('settings', 'message'),
+  [
+    ({'steps': 0}, 'config.steps=0; at least 1 is possible'),
+    ({'cutoff': 30.0}, r'config.cutoff=30.0; 4 to 22.0 is possible'),
+    ({'fresh': 2.0}, 'config.fresh=2.0; 0 to 1 is possible'),
+    ({'optimizer': 'sgd'}, "config.optimizer='sgd'; possible: adam, lbfgs"),
+    (
+      {'optimizer': 'lbfgs', 'staged': True},
+      'config.staged=True; with config.optimizer=lbfgs only False is possible',
+    ),
+  ],
+)
+def test_what_cannot_be_is_told(settings, message):
+  with pytest.raises(UsageError, match=message):
+    alphafold.FoldConfig(**settings)
