@@ -1,0 +1,164 @@
+"""One sequence into another: an encoder, a decoder, and what passes between.
+
+Sutskever, Vinyals & Le, "Sequence to sequence learning with neural networks",
+NeurIPS 2014 [S]: the source becomes one vector, from which the target is
+written. Bahdanau, Cho & Bengio, "Neural machine translation by jointly learning
+to align and translate", ICLR 2015 [B]: every vector of the source is kept, and
+each output looks at those that it needs. Slides: deck 003, "Sequence to
+sequence", "Attention".
+
+    source ──> LSTM forth, LSTM back ──> vectors [B, S, 2 H] ──┐
+                         | last states                         | attention
+                         v                                     v
+    target so far ──> LSTM ───────────────────────> h ──> what comes next
+
+The decoder is a `SequenceModel` whose carry holds what the encoder said:
+`training.generation` writes with it as with any other.
+
+Unlike [B], the decoder looks after its step rather than before it (Luong, Pham
+& Manning, "Effective approaches to attention-based neural machine translation",
+EMNLP 2015): in training all steps then look at once.
+
+Shapes: B batch, S source, T target, H units.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from dl_lectures.nets.attention import AdditiveAttention
+from dl_lectures.nets.embedding import Embedding
+from dl_lectures.nets.recurrent import LSTM
+from dl_lectures.nets.sequence import SequenceModel, Weights, from_forward
+from dl_lectures.types import Array, Key
+
+
+class Memory(NamedTuple):
+  """The carry of a decoder.
+
+  Attributes:
+    vectors: [B, S, 2 H], of the source.
+    mask: [B, S] bool, those that there are.
+    state: of the decoder's LSTM.
+  """
+
+  vectors: Array
+  mask: Array
+  state: hk.LSTMState
+
+
+class Both(NamedTuple):
+  """The weights of an encoder and of its decoder."""
+
+  encoder: Weights
+  decoder: Weights
+
+
+class EncoderDecoder(NamedTuple):
+  """Functions of weights and sequences, pure and not jitted.
+
+  >>> net = encoder_decoder(8, source_size=5, target_size=7)
+  >>> source, lengths = jnp.array([[3, 1, 0], [2, 4, 4]]), jnp.array([2, 3])
+  >>> target = jnp.array([[1, 6], [1, 5]])
+  >>> weights = net.init(jax.random.key(0), source, lengths, target)
+  >>> memory = net.encode(weights, source, lengths)
+  >>> logits, _ = net.decoder.apply_from(weights.decoder, None, memory, target)
+  >>> logits.shape, net.look(weights, memory, target).shape
+  ((2, 2, 7), (2, 2, 3))
+
+  Attributes:
+    init: (key, source [B, S], lengths [B], target [B, T]) -> weights.
+    encode: (weights, source, lengths) -> the decoder's first carry.
+    decoder: a model of the target, for weights.decoder.
+    look: (weights, memory, target) -> [B, T, S], at what each step looks; None
+      for a decoder that does not look.
+  """
+
+  init: Callable[..., Both]
+  encode: Callable[..., Memory]
+  decoder: SequenceModel
+  look: Callable[..., Array] | None
+
+
+def encoder_decoder(
+  hidden_size: int,
+  *,
+  source_size: int,
+  target_size: int,
+  attention: bool = True,
+) -> EncoderDecoder:
+  """LSTMs of H units; with attention, or through one vector.
+
+  Args:
+    hidden_size: H, and the width of the embeddings.
+    source_size: tokens of the source.
+    target_size: tokens of the target.
+    attention: whether the decoder sees all of the source, or only its end.
+  """
+
+  def read(source: Array, lengths: Array) -> Memory:
+    x = Embedding(source_size, hidden_size, name='source')(source)
+    mask = jnp.arange(source.shape[1])[None] < lengths[:, None]
+    forth, last = LSTM(hidden_size, name='forth').unroll(x, mask=mask)
+    # Padding comes first in this direction: it passes the zero state on.
+    back, first = LSTM(hidden_size, name='back').unroll(
+      x[:, ::-1], mask=mask[:, ::-1]
+    )
+    vectors = jnp.concatenate([forth, back[:, ::-1]], axis=-1)
+    ends = jnp.concatenate([last.hidden, first.hidden], axis=-1)
+    state = hk.LSTMState(
+      jnp.tanh(hk.Linear(hidden_size, name='hidden')(ends)),
+      hk.Linear(hidden_size, name='cell')(ends),
+    )
+    return Memory(vectors, mask, state)
+
+  def write(x: Array, memory: Memory, reset: Array | None) -> Any:
+    x = Embedding(target_size, hidden_size, name='target')(x)
+    h, state = LSTM(hidden_size).unroll(x, memory.state, reset=reset)
+    weights = None
+    if attention:
+      context, weights = AdditiveAttention(hidden_size, name='attention')(
+        h,
+        memory.vectors[:, None],
+        memory.vectors[:, None],
+        memory.mask[:, None],
+      )
+      h = jnp.concatenate([h, context], axis=-1)
+    h = jnp.tanh(hk.Linear(hidden_size, name='mix')(h))
+    logits = hk.Linear(target_size, name='head')(h)
+    return logits, memory._replace(state=state), weights
+
+  def forward(x, carry, reset, is_training):
+    del is_training
+    carry = nothing(x.shape[0], 1) if carry is None else carry
+    return write(x, carry, reset)[:2]
+
+  def nothing(batch_size: int, length: int) -> Memory:
+    zeros = jnp.zeros((batch_size, hidden_size))
+    return Memory(
+      jnp.zeros((batch_size, length, 2 * hidden_size)),
+      jnp.ones((batch_size, length), bool),
+      hk.LSTMState(zeros, zeros),
+    )
+
+  reader = hk.without_apply_rng(hk.transform(read))
+  looker = hk.without_apply_rng(
+    hk.transform(lambda x, memory: write(x, memory, None)[2])
+  )
+  decoder = from_forward(forward, nothing, None, target_size)
+
+  def init(key: Key, source: Array, lengths: Array, target: Array) -> Both:
+    encoder_key, decoder_key = jax.random.split(key)
+    params = reader.init(encoder_key, source, lengths)
+    return Both((params, {}), decoder.init(decoder_key, target))
+
+  def encode(weights: Both, source: Array, lengths: Array) -> Memory:
+    return reader.apply(weights.encoder[0], source, lengths)
+
+  def look(weights: Both, memory: Memory, target: Array) -> Array:
+    return looker.apply(weights.decoder[0], target, memory)
+
+  return EncoderDecoder(init, encode, decoder, look if attention else None)
