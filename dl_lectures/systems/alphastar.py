@@ -64,17 +64,17 @@ class Config:
   heads: int = 2  # of each; [V]: 2
   channels: int = 8  # of the board; [V]: 32, and more further up
   memory: int = 64  # units of the LSTM; [V]: 384 in 3 layers
-  lanes: int = 64  # games side by side; [V]: 16,000 a learner
+  lanes: int = 256  # games side by side; [V]: 16,000 a learner
   length: int = 16  # turns between two updates; [V]: 64
   imitation_steps: int = (
     100  # updates on the script's games; [V]: 971,000 replays
   )
-  num_steps: int = 600  # updates in all; [V]: 44 days
+  num_steps: int = 900  # updates in all; [V]: 44 days
   imitation_learning_rate: float = 3e-3  # at first; [V]: 1e-3
-  learning_rate: float = 2e-3  # then, falling to 0; [V]: 3e-5
+  learning_rate: float = 3e-3  # then, falling to 0; [V]: 3e-5
   discount: float = 0.99  # of a turn; [V]: 1
   lambda_: float = 0.9  # of V-trace; [V]: TD(.8)
-  entropy_cost: float = 1e-2  # of all parts together; [V]: 1e-4
+  entropy_cost: float = 1e-3  # of all parts together; [V]: 1e-4
   value_cost: float = 0.5  # [E]: .5
   max_grad_norm: float = 1.0  # [E]: 40
   num_games: int = 2048  # of an evaluation
