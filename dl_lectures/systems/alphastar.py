@@ -66,9 +66,7 @@ class Config:
   memory: int = 64  # units of the LSTM; [V]: 384 in 3 layers
   lanes: int = 256  # games side by side; [V]: 16,000 a learner
   length: int = 16  # turns between two updates; [V]: 64
-  imitation_steps: int = (
-    100  # updates on the script's games; [V]: 971,000 replays
-  )
+  imitation_steps: int = 150  # updates of the copy; [V]: 971,000 replays
   num_steps: int = 900  # updates in all; [V]: 44 days
   imitation_learning_rate: float = 3e-3  # at first; [V]: 1e-3
   learning_rate: float = 3e-3  # then, falling to 0; [V]: 3e-5
