@@ -17,7 +17,13 @@ SLOW = pytest.mark.slow
   ],
 )
 def test_both_arms_do_the_same(name, sizes, tolerance):
-  line = redistribution.measure(name, rounds=1, **sizes)
-  assert line['largest_difference'] <= tolerance
-  assert line['met'] == (line['ratio'] >= line['bar'])
-  assert line['ratio'] > 0
+  lines = list(redistribution.measure(name, rounds=1, **sizes))
+  assert 'numpy' in lines[0]['peer']
+  for line in lines:
+    if line['ratio'] is None:
+      assert line['met'] is None
+      assert 'pip install' in line['peer']
+      continue
+    assert line['largest_difference'] <= tolerance
+    assert line['met'] == (line['ratio'] >= line['bar'])
+    assert line['ratio'] > 0
