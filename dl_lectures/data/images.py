@@ -1,0 +1,133 @@
+"""Small images for models of images.
+
+  load('digits')        1,797 digits of 8 x 8 in 17 grey levels, which come with
+                        scikit-learn: on any machine, nothing to fetch
+  load('FOLDER')        MNIST, or what else has its four files (their names end
+                        in -ubyte or -ubyte.gz)
+
+The digits stay in their order, and the last fifth of them is the test set.
+Slides: deck 003, "PixelRNN"; deck 001, "MNIST".
+"""
+
+import gzip
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dl_lectures.types import UsageError
+
+_PARTS = ('train', 't10k')
+
+
+class Images(NamedTuple):
+  """Images and what they show.
+
+  Attributes:
+    name: where they are from, for titles.
+    train: [N, H, W, C] uint8.
+    train_label: [N] int32.
+    test: [M, H, W, C] uint8.
+    test_label: [M] int32.
+    levels: pixels are from 0 to levels - 1.
+  """
+
+  name: str
+  train: np.ndarray
+  train_label: np.ndarray
+  test: np.ndarray
+  test_label: np.ndarray
+  levels: int
+
+
+def load(source: str = 'digits') -> Images:
+  """Images by their name, or by the folder of their files.
+
+  Args:
+    source: 'digits', or a folder with MNIST's four files.
+
+  Raises:
+    UsageError: there is no such folder, or its files are not such files.
+
+  >>> load().train.shape
+  (1438, 8, 8, 1)
+  """
+  if source == 'digits':
+    return _digits()
+  folder = pathlib.Path(source)
+  if not folder.is_dir():
+    raise UsageError(f"images {source!r}; 'digits' or a folder is possible")
+  parts = []
+  for part in _PARTS:
+    image = _read_idx(_find(folder, f'{part}-images-idx3-ubyte'), 3)
+    label = _read_idx(_find(folder, f'{part}-labels-idx1-ubyte'), 1)
+    if len(image) != len(label):
+      raise UsageError(
+        f'{folder}: {len(image)} images and {len(label)} labels of {part!r}; '
+        'as many of both are possible'
+      )
+    parts += [image[..., None], label.astype(np.int32)]
+  return Images(folder.name, *parts, levels=256)
+
+
+def quantise(pixels: np.ndarray, levels: int, wanted: int) -> np.ndarray:
+  """Pixels in fewer levels, of equal width.
+
+  >>> quantise(np.array([0, 7, 9, 16]), 17, 2).tolist()
+  [0, 0, 1, 1]
+
+  Args:
+    pixels: from 0 to levels - 1.
+    levels: of them.
+    wanted: from 2 to levels.
+  """
+  if not 2 <= wanted <= levels:
+    raise UsageError(f'{wanted} levels of a pixel; 2 to {levels} are possible')
+  return (pixels.astype(np.int64) * wanted // levels).astype(np.int32)
+
+
+def _digits() -> Images:
+  # Takes a second to import.
+  from sklearn import datasets
+
+  found: Any = datasets.load_digits()
+  image = found.images.astype(np.uint8)[..., None]
+  label = found.target.astype(np.int32)
+  count = len(image) - len(image) // 5
+  return Images(
+    'digits',
+    image[:count],
+    label[:count],
+    image[count:],
+    label[count:],
+    levels=17,
+  )
+
+
+def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
+  for path in (folder / name, folder / f'{name}.gz'):
+    if path.is_file():
+      return path
+  raise UsageError(f'{folder}: no {name} or {name}.gz is there')
+
+
+def _read_idx(path: str | os.PathLike[str], rank: int) -> np.ndarray:
+  """An array of bytes in MNIST's format: a magic number, sizes, data."""
+  path = pathlib.Path(path)
+  try:
+    content = path.read_bytes()
+    if path.suffix == '.gz':
+      content = gzip.decompress(content)
+  except (OSError, EOFError) as error:
+    raise UsageError(f'{path} cannot be read: {error}') from error
+  head = 4 * (rank + 1)
+  if content[:4] != bytes([0, 0, 8, rank]) or len(content) < head:
+    raise UsageError(f'{path} is not an IDX file of {rank} dimensions')
+  shape = np.frombuffer(content[4:head], '>u4').astype(int)
+  if len(content) - head != shape.prod():
+    raise UsageError(
+      f'{path} has {len(content) - head} bytes of data; its head tells of '
+      f'{shape.prod()}'
+    )
+  return np.frombuffer(content[head:], np.uint8).reshape(shape)
