@@ -150,13 +150,17 @@ def test_prediction_error_is_that_of_a_plain_loop_and_sees_no_padding():
   steps = [(g[b, t] - returns[b]) ** 2 for b, t in np.argwhere(mask)]
 
   def both(g):
-    return redistribution.prediction_error(g, returns, mask)
+    return redistribution.prediction_error(
+      g, jnp.asarray(returns), jnp.asarray(mask)
+    )
 
   error = both(jnp.asarray(g))
   np.testing.assert_allclose(error, [np.mean(ends), np.mean(steps)], rtol=1e-6)
   gradient = jax.grad(lambda g: sum(both(g)))(jnp.asarray(g))
   assert np.array_equal(gradient != 0, mask)
-  nothing = redistribution.prediction_error(g[1:2], returns[1:2], mask[1:2])
+  nothing = redistribution.prediction_error(
+    *map(jnp.asarray, (g[1:2], returns[1:2], mask[1:2]))
+  )
   assert nothing == (0, 0)
 
 

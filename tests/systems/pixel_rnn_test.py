@@ -36,7 +36,7 @@ def made(model: str, levels: int, shape: tuple[int, ...]) -> Any:
 def test_probabilities_of_all_images_sum_to_1(model):
   net, params = made(model, 2, (2, 2, 1))
   every = np.array(list(itertools.product(range(2), repeat=4)))
-  image = every.reshape(-1, 2, 2, 1)
+  image = jnp.asarray(every.reshape(-1, 2, 2, 1))
   log_p = jax.jit(lambda x: pixel_rnn.log_prob(net, params, x))(image)
   np.testing.assert_allclose(jnp.exp(log_p).sum(), 1, atol=1e-5)
   assert np.asarray(log_p).std() > 0.1
@@ -46,7 +46,7 @@ def test_probabilities_of_all_coloured_pixels_sum_to_1():
   net, params = made('pixel_cnn', 3, (1, 1, 3))
   every = np.array(list(itertools.product(range(3), repeat=3)))
   judge = jax.jit(lambda x: pixel_rnn.log_prob(net, params, x))
-  log_p = judge(every.reshape(-1, 1, 1, 3))
+  log_p = judge(jnp.asarray(every.reshape(-1, 1, 1, 3)))
   np.testing.assert_allclose(jnp.exp(log_p).sum(), 1, atol=1e-5)
 
 
@@ -58,7 +58,7 @@ def test_drawn_images_are_as_frequent_as_their_probabilities():
   )(jax.random.key(2))
   number = np.asarray(drawn).reshape(count, 4) @ [8, 4, 2, 1]
   every = np.array(list(itertools.product(range(2), repeat=4)))
-  image = every.reshape(-1, 2, 2, 1)
+  image = jnp.asarray(every.reshape(-1, 2, 2, 1))
   expected = count * np.exp(np.asarray(pixel_rnn.log_prob(net, params, image)))
   found = np.bincount(number, minlength=16)
   assert (np.abs(found - expected) < 5 * np.sqrt(expected) + 3).all()
@@ -100,7 +100,7 @@ def test_it_learns_and_resumes_bit_for_bit():
   jax.tree.map(np.testing.assert_array_equal, whole, resumed)
   judged = pixel_rnn.evaluate(net, whole.params, image)
   assert judged.shape == (64,)
-  log_p = pixel_rnn.log_prob(net, whole.params, image)
+  log_p = pixel_rnn.log_prob(net, whole.params, jnp.asarray(image))
   np.testing.assert_allclose(judged, -log_p, rtol=1e-5)
 
 
