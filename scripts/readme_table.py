@@ -79,6 +79,16 @@ SYSTEMS = {
     'The table of properties',
     '[Hochreiter & Schmidhuber 1997](https://doi.org/10.1162/neco.1997.9.8.1735)',
   ),
+  'seq2seq': System(
+    'Sequence to sequence',
+    'Sequence to sequence, attention',
+    '[Bahdanau et al., ICLR 2015](https://arxiv.org/abs/1409.0473)',
+  ),
+  'pixel_rnn': System(
+    'PixelRNN',
+    'PixelRNN',
+    '[van den Oord et al., ICML 2016](https://arxiv.org/abs/1601.06759)',
+  ),
   'alphastar': System(
     'AlphaStar',
     'AlphaStar: policies as sequences',

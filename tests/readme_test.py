@@ -151,9 +151,11 @@ def test_its_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
   def step_fn(state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
     return state + batch.mean(), {'mean': batch.mean()}
 
-  rewards_code, search_code, sharding_code = blocks('python')
+  rewards_code, writing_code, search_code, sharding_code = blocks('python')
   exec(rewards_code, {})
   assert capsys.readouterr().out == '[[0. 2. 6.]]\n'
+  exec(writing_code, {})
+  assert capsys.readouterr().out == '(2, 6) (2, 6)\n'
   exec(search_code, {})
   assert capsys.readouterr().out == '[1]\n'
   # The names that the text introduces.
