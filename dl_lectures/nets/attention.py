@@ -150,7 +150,9 @@ def _attend_cached(query, key, value, mask):
 
 
 def _softmax(scores: Array, mask: Array, axis: int) -> Array:
-  masked = jnp.where(mask, jnp.asarray(scores, jnp.float32), _NEVER)
+  # Halves are added up in 32 bits.
+  wide = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+  masked = jnp.where(mask, wide, _NEVER)
   return jax.nn.softmax(masked, axis=axis).astype(scores.dtype)
 
 

@@ -20,7 +20,8 @@ and one product after it makes the weights'. On the CPU the loop forward keeps
 its product with x, whose rows are then still in the cache; elsewhere that is
 one product for all steps before the loop. H = F = 256, T = 128, B = 32, forward
 and backward on one CPU core: 1.5 to 1.7 times as fast as hk.LSTM; `RUDDER`, of
-which half needs no loop, 5 times.
+which half needs no loop, 5 times. `RNN` and `GRU` form the weights'
+gradients likewise.
 
 Shapes: B batch, T time, F features, H hidden units.
 """
