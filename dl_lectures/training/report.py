@@ -264,9 +264,12 @@ def _join(claims: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _is_share(claims: Sequence[Mapping[str, Any]]) -> bool:
   """Whether a claim's numbers are shares that should be high: within [0, 1]."""
-  numbers = [
-    x for c in claims for x in (c['value'], c['bar'], *(c['interval'] or ()))
-  ]
+  numbers = []
+  for claim in claims:
+    numbers += [claim['value'], *(claim['interval'] or ())]
+    # A share that has to reach nothing tells itself by its interval.
+    if claim['bar'] is not None or claim['interval'] is None:
+      numbers.append(claim['bar'])
   return all(_is_number(x) and 0 <= x <= 1 for x in numbers) and '<= ' not in {
     _sign(claim) for claim in claims
   }
