@@ -22,9 +22,11 @@ fits. n-grams of the same text stand beside each of them.
 
   python -m experiments.char_lm --config.model=gru
 
-`results/char_lm*.json` have models on tiny Shakespeare
-(--config.text=tiny_shakespeare), with the size and the updates of `gpt`'s
-laptop preset.
+On tiny Shakespeare (--config.text=tiny_shakespeare), with the parameters and
+the updates of `gpt`'s laptop preset, the LSTM reaches 1.617 nats a character on
+the last tenth, and 1.706 where it forgets every 64 characters (three seeds,
+about 8 minutes each on a busy core; `results/char_lm*.json`). Kneser-Ney of
+order 8 has 1.519.
 """
 
 import dataclasses
@@ -71,12 +73,14 @@ class Config:
   memory: int = 64  # tokens that a transformer keeps from before
   batch_size: int = 12  # lanes; [K]: 50
   steps: int = 2000  # updates; [K]: about 21,000
-  learning_rate: float = 3e-3  # the highest; [K]: 2e-3, RMSProp
+  # the highest; [K]: 2e-3, RMSProp. Of 1e-3, 3e-3, 1e-2 and 2e-2 the best for
+  # an LSTM; 3e-3 is for rnn and transformer
+  learning_rate: float = 2e-2
   warmup: int = 100  # updates until the highest; [K]: 0
   weight_decay: float = 0.1  # of matrices; [K]: 0
   clip: float = 1.0  # the longest gradient; [K]: each component to 5
   evaluate_every: int = 500  # updates
-  ngram_orders: tuple[int, ...] = (1, 2, 3, 5, 8)  # of the n-grams beside it
+  ngram_orders: tuple[int, ...] = (1, 5, 8)  # of the n-grams beside it
   sample: int = 400  # tokens written for the report
   temperature: float = 0.8  # of their distribution
 

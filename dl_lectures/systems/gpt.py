@@ -21,10 +21,11 @@ are better, and the report says so.
   python -m experiments.gpt --preset=laptop --config.text=tiny_shakespeare
 
 `laptop` is nanoGPT's configuration for a CPU: 804,096 parameters, 2,000
-updates. `results/gpt.json` has its loss on the last tenth of tiny Shakespeare
-beside Kneser-Ney's. Published [K]: 1.88, from 20 random batches. `gpt2` is the
-smallest GPT-2, 124,439,808 parameters; its published weights come in by
-`from_published`.
+updates. On the last tenth of tiny Shakespeare it reaches 1.905 nats a character
+(three seeds) in about 7 minutes a seed on a busy core; Kneser-Ney of order 8
+has 1.519 (`results/gpt.json`). Published [K]: 1.88, from 20 random batches.
+`gpt2` is the smallest GPT-2, 124,439,808 parameters; its published weights come
+in by `from_published`.
 """
 
 import dataclasses
