@@ -6,6 +6,10 @@ Warnings are turned into errors in pyproject.toml, where pytest applies them.
 import os
 import signal
 
+# Tests are small, so most of their time is XLA's: it optimises no more than it
+# must. Here, before jax is imported, so that programs they start do the same.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+
 import jax
 
 from dl_lectures.training import host

@@ -51,9 +51,10 @@ def test_metadata() -> None:
   for name in ('jax', 'jaxlib'):
     assert {spec.operator for spec in named[name]} == {'>=', '<'}
   assert all(specifier for specifier in named.values())
-  assert {'cuda12', 'cuda13', 'tpu', 'pgx', 'test', 'colab'} == set(
-    PROJECT['optional-dependencies']
-  )
+  assert {
+    *('cuda12', 'cuda13', 'tpu', 'pgx', 'folding', 'benchmarks'),
+    *('test', 'colab'),
+  } == set(PROJECT['optional-dependencies'])
 
 
 def test_mctx_is_for_tests_only() -> None:
@@ -120,7 +121,7 @@ def test_wheel_holds_the_package_and_its_tables(wheel: pathlib.Path) -> None:
     str(path.relative_to(ROOT))
     for top in SHIPPED
     for path in (ROOT / top).rglob('*')
-    if path.suffix in ('.py', '.npz', '.typed')
+    if path.suffix in ('.py', '.npz', '.txt', '.typed')
   }
   assert 'dl_lectures/data/tables/connect_four.npz' in shipped
   assert shipped == {name for name in names if not name.startswith(info)}
