@@ -57,6 +57,7 @@ def beliefs(piece):
   }
 
 
+@pytest.mark.slow
 def test_a_self_test_leaves_all_that_is_promised(
   structure, piece, tmp_path, capsys
 ):

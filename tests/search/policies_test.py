@@ -273,7 +273,9 @@ def test_it_never_loses_tic_tac_toe_to_perfect_play():
   assert worst(start, 1) >= 0
 
 
-@pytest.mark.parametrize('num_actions', [7, 40])
+@pytest.mark.parametrize(
+  'num_actions', [pytest.param(7, marks=pytest.mark.slow), 40]
+)
 def test_reuse_keeps_what_is_known_below_a_move(num_actions):
   make_root, recurrent_fn = hashed_game(search, num_actions, -1.0, 1)
   roots = make_root(6)

@@ -118,6 +118,7 @@ print('over')
 """
 
 
+@pytest.mark.slow
 def test_self_play_ends_though_games_are_searched_after_their_end():
   """In a process of its own, because a loop that spins cannot be stopped."""
   done = subprocess.run(

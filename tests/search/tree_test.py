@@ -250,6 +250,7 @@ def test_trees_too_many_to_number_are_refused():
 SIMULATIONS = 400
 
 
+@pytest.mark.slow
 def test_kept_trees_never_lose_tic_tac_toe():
   """Against every defence at once, one batch of games a ply."""
   game = games.make('tic_tac_toe')

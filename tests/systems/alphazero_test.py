@@ -151,6 +151,7 @@ def test_the_threshold_moves_towards_the_tolerated_share():
   assert adapt(ended(0, 0)) == below
 
 
+@pytest.mark.slow
 def test_every_known_position_enters_its_ring_once():
   step, state = run_of(1)
   done = 0

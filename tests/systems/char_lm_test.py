@@ -143,6 +143,7 @@ def test_it_writes_with_the_memory_of_the_training():
   assert new.tolist() == seen[5:]
 
 
+@pytest.mark.slow
 def test_it_learns_a_text_and_reports(tmp_path):
   path = tmp_path / 'fox.txt'
   path.write_text(SENTENCE * 100)

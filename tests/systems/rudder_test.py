@@ -278,6 +278,7 @@ def test_baselines_learn_to_charge():
       assert last.mean() >= 0.94
 
 
+@pytest.mark.slow
 def test_it_learns_to_charge_and_reports(tmp_path):
   config = dataclasses.replace(
     rudder.PRESETS['smoke'], runs=1, baseline_episodes=500
