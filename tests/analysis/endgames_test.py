@@ -15,7 +15,7 @@ from dl_lectures.envs import chess_endgames
   ('name', 'counts', 'moves'),
   [
     ('chess_kqk', (144_508, 223_944), 10),
-    ('chess_krk', (175_168, 223_944), 16),
+    pytest.param('chess_krk', (175_168, 223_944), 16, marks=pytest.mark.slow),
   ],
 )
 def test_counts_and_longest_mates(name, counts, moves):

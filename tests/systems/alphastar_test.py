@@ -135,6 +135,7 @@ def test_values_learn_by_hand(steps):
   assert metrics['won'] == 1
 
 
+@pytest.mark.slow
 def test_eight_devices_learn_what_one_learns(steps):
   one, eight = (run(step, state, 4)[0] for step, state in (steps[1], steps[8]))
   np.testing.assert_array_equal(
