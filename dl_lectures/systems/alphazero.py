@@ -23,10 +23,10 @@ computation on one device and on many: lanes are split, parameters copied.
 
   python -m experiments.alphazero --preset=laptop --workdir=runs/alphazero
 
-Ten minutes on two CPU cores. An exact solver finds that in decisive Connect
+Thirteen minutes on one CPU core. An exact solver finds that in decisive Connect
 Four positions of semi-strong play, plies 8-12, the raw network keeps
 the result in .85 (a player that wins or blocks at once: .49) and 256
-simulations in .88 (untrained: .65); of random play, plies 15-24, .95 (.85) and
+simulations in .88 (untrained: .66); of random play, plies 15-24, .95 (.85) and
 .97 (.90). Most of the opening prior ends at the one winning column. The paper
 has no such figure: it beats Stockfish, Elmo and AlphaGo Zero after hours on
 5,000 TPUs. `results/alphazero.json` holds the exact numbers.
@@ -1169,7 +1169,7 @@ _ENDGAME = Config(
   rating_games=0,
 )
 
-# 5x5 Go, eleven minutes on one core. Black should own all of it: who opens with
+# 5x5 Go, 17 minutes on a busy core. Black should own all of it: who opens with
 # two plies at random as Black has nearly always lost, so that nobody is rated.
 _GO = Config(
   game='go',
@@ -1221,7 +1221,7 @@ _PAPER = Config(
 PRESETS = {
   # Seconds: shows that everything runs.
   'smoke': _SMOKE,
-  # Connect Four, ten minutes on two CPU cores.
+  # Connect Four, thirteen minutes on one CPU core.
   'laptop': Config(),
   'go_5x5': _GO,
   # 9x9 Go; its time and strength are not measured.

@@ -25,7 +25,7 @@ fits. n-grams of the same text stand beside each of them.
 On tiny Shakespeare (--config.text=tiny_shakespeare), with the parameters and
 the updates of `gpt`'s laptop preset, the LSTM reaches 1.617 nats a character on
 the last tenth, and 1.706 where it forgets every 64 characters (three seeds,
-about 8 minutes each on a busy core; `results/char_lm*.json`). Kneser-Ney of
+8 to 12 minutes each on a busy core; `results/char_lm*.json`). Kneser-Ney of
 order 8 has 1.519.
 """
 
