@@ -13,7 +13,8 @@ sequence", "Attention".
     target so far ──> LSTM ───────────────────────> h ──> what comes next
 
 The decoder is a `SequenceModel` whose carry holds what the encoder said:
-`training.generation` writes with it as with any other.
+`training.generation` writes with it as with any other. What is read need not be
+a sequence: `with_reader` makes a decoder for whatever becomes vectors.
 
 Unlike [B], the decoder looks after its step rather than before it (Luong, Pham
 & Manning, "Effective approaches to attention-based neural machine translation",
@@ -40,7 +41,7 @@ class Memory(NamedTuple):
   """The carry of a decoder.
 
   Attributes:
-    vectors: [B, S, 2 H], of the source.
+    vectors: [B, S, F], of the source; F = 2 H of two LSTMs.
     mask: [B, S] bool, those that there are.
     state: of the decoder's LSTM.
   """
@@ -70,8 +71,9 @@ class EncoderDecoder(NamedTuple):
   ((2, 2, 7), (2, 2, 3))
 
   Attributes:
-    init: (key, source [B, S], lengths [B], target [B, T]) -> weights.
-    encode: (weights, source, lengths) -> the decoder's first carry.
+    init: (key, *source, target [B, T]) -> weights; a sequence as a source is
+      tokens [B, S] and lengths [B].
+    encode: (weights, *source) -> the decoder's first carry.
     decoder: a model of the target, for weights.decoder.
     look: (weights, memory, target) -> [B, T, S], at what each step looks; None
       for a decoder that does not look.
@@ -115,6 +117,33 @@ def encoder_decoder(
     )
     return Memory(vectors, mask, state)
 
+  return with_reader(
+    read,
+    hidden_size,
+    vector_size=2 * hidden_size,
+    target_size=target_size,
+    attention=attention,
+  )
+
+
+def with_reader(
+  read: Callable[..., Memory],
+  hidden_size: int,
+  *,
+  vector_size: int,
+  target_size: int,
+  attention: bool = True,
+) -> EncoderDecoder:
+  """A decoder, an LSTM of H units, for what a reader makes of a source.
+
+  Args:
+    read: a Haiku function, (*source) -> the decoder's first carry.
+    hidden_size: H, and the width of the embedding.
+    vector_size: F of the memory's vectors.
+    target_size: tokens of the target.
+    attention: whether the decoder sees the vectors, or only its first state.
+  """
+
   def write(x: Array, memory: Memory, reset: Array | None) -> Any:
     x = Embedding(target_size, hidden_size, name='target')(x)
     h, state = LSTM(hidden_size).unroll(x, memory.state, reset=reset)
@@ -139,7 +168,7 @@ def encoder_decoder(
   def nothing(batch_size: int, length: int) -> Memory:
     zeros = jnp.zeros((batch_size, hidden_size))
     return Memory(
-      jnp.zeros((batch_size, length, 2 * hidden_size)),
+      jnp.zeros((batch_size, length, vector_size)),
       jnp.ones((batch_size, length), bool),
       hk.LSTMState(zeros, zeros),
     )
@@ -150,13 +179,14 @@ def encoder_decoder(
   )
   decoder = from_forward(forward, nothing, None, target_size)
 
-  def init(key: Key, source: Array, lengths: Array, target: Array) -> Both:
+  def init(key: Key, *inputs: Array) -> Both:
+    *source, target = inputs
     encoder_key, decoder_key = jax.random.split(key)
-    params = reader.init(encoder_key, source, lengths)
+    params = reader.init(encoder_key, *source)
     return Both((params, {}), decoder.init(decoder_key, target))
 
-  def encode(weights: Both, source: Array, lengths: Array) -> Memory:
-    return reader.apply(weights.encoder[0], source, lengths)
+  def encode(weights: Both, *source: Array) -> Memory:
+    return reader.apply(weights.encoder[0], *source)
 
   def look(weights: Both, memory: Memory, target: Array) -> Array:
     return looker.apply(weights.decoder[0], target, memory)
