@@ -1,11 +1,21 @@
 """Small images for models of images.
 
-  load('digits')        1,797 digits of 8 x 8 in 17 grey levels, which come with
-                        scikit-learn: on any machine, nothing to fetch
-  load('FOLDER')        MNIST, or what else has its four files (their names end
-                        in -ubyte or -ubyte.gz)
+  load('digits')          1,797 digits of 8 x 8 in 17 grey levels, which come
+                          with scikit-learn: on any machine, nothing to fetch
+  load('mnist')           70,000 digits of 28 x 28 in 256 grey levels, through
+                          tensorflow-datasets, without TensorFlow
+  load('fashion_mnist')   as many pieces of clothing, likewise
+  load('FOLDER')          MNIST, or what else has its four files (their names
+                          end in -ubyte or -ubyte.gz)
 
 The digits stay in their order, and the last fifth of them is the test set.
+tensorflow-datasets fetches what it needs where there is a network, and puts
+the images into an order of its own. Where there is none, but the files are
+(their checksums are verified):
+
+  python -c "from dl_lectures.data import images; \\
+    images.prepare('mnist', 'FOLDER/OF/THE/FILES')"
+
 Slides: deck 003, "PixelRNN"; deck 001, "MNIST".
 """
 
@@ -16,8 +26,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dl_lectures.data import prepared
 from dl_lectures.types import UsageError
 
+PREPARED = ('mnist', 'fashion_mnist')
 _PARTS = ('train', 't10k')
 
 
@@ -45,19 +57,26 @@ def load(source: str = 'digits') -> Images:
   """Images by their name, or by the folder of their files.
 
   Args:
-    source: 'digits', or a folder with MNIST's four files.
+    source: 'digits', 'mnist', 'fashion_mnist', or a folder with MNIST's four
+      files.
 
   Raises:
-    UsageError: there is no such folder, or its files are not such files.
+    UsageError: there are no such images, they cannot be fetched, or a folder's
+      files are not such files.
 
   >>> load().train.shape
   (1438, 8, 8, 1)
   """
   if source == 'digits':
     return _digits()
+  if source in PREPARED:
+    return _prepared(source, None, None)
   folder = pathlib.Path(source)
   if not folder.is_dir():
-    raise UsageError(f"images {source!r}; 'digits' or a folder is possible")
+    raise UsageError(
+      f'images {source!r} are unknown; possible: digits, '
+      f"{', '.join(PREPARED)} or a folder with MNIST's four files"
+    )
   parts = []
   for part in _PARTS:
     image = _read_idx(_find(folder, f'{part}-images-idx3-ubyte'), 3)
@@ -69,6 +88,56 @@ def load(source: str = 'digits') -> Images:
       )
     parts += [image[..., None], label.astype(np.int32)]
   return Images(folder.name, *parts, levels=256)
+
+
+def prepare(
+  name: str,
+  folder: str | os.PathLike[str],
+  data_dir: str | os.PathLike[str] | None = None,
+) -> Images:
+  """Prepares a dataset from files that are there already; no network.
+
+  Args:
+    name: of `PREPARED`.
+    folder: of its four files, as they are published.
+    data_dir: where tensorflow-datasets keeps what it has prepared; by default
+      $TFDS_DATA_DIR or ~/tensorflow_datasets, where `load` finds it.
+
+  Returns:
+    The images.
+
+  Raises:
+    UsageError: no such dataset, no such file, or one of another checksum.
+  """
+  if name not in PREPARED:
+    raise UsageError(f'dataset {name!r}; possible: {", ".join(PREPARED)}')
+  for part in _PARTS:
+    for kind in ('images-idx3', 'labels-idx1'):
+      file = pathlib.Path(folder, f'{part}-{kind}-ubyte.gz')
+      if not file.is_file():
+        raise UsageError(f'{os.fspath(folder)}: no {file.name} is there')
+  return _prepared(name, data_dir, folder)
+
+
+def _prepared(
+  name: str,
+  data_dir: str | os.PathLike[str] | None,
+  folder: str | os.PathLike[str] | None,
+) -> Images:
+  splits = prepared.load(
+    name,
+    ('train', 'test'),
+    data_dir,
+    folder,
+    by_hand=f'images.prepare({name!r}, FOLDER)',
+  )
+  parts = []
+  for split in splits:
+    examples = list(split)
+    image = np.stack([example['image'] for example in examples])
+    label = np.array([example['label'] for example in examples], np.int32)
+    parts += [image, label]
+  return Images(name, *parts, levels=256)
 
 
 def quantise(pixels: np.ndarray, levels: int, wanted: int) -> np.ndarray:

@@ -22,22 +22,16 @@ Slides: deck 003, whose every language model reads such a text.
 """
 
 import ast
-import contextlib
-import importlib
 import os
 import pathlib
-import socket
-import sys
 import sysconfig
-import types as python_types
-import urllib.parse
-import urllib.request
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
+from dl_lectures.data import prepared
 from dl_lectures.types import UsageError
 
 TOKENS = ('characters', 'bytes')
@@ -373,7 +367,7 @@ def tiny_shakespeare(data_dir: str | os.PathLike[str] | None = None) -> str:
   Raises:
     UsageError: it is not prepared yet and cannot be fetched.
   """
-  return _prepared('tiny_shakespeare', data_dir, None)
+  return _tiny_shakespeare(data_dir, None)
 
 
 def prepare_tiny_shakespeare(
@@ -396,97 +390,17 @@ def prepare_tiny_shakespeare(
   folder = folder.parent if folder.is_file() else folder
   if not (folder / 'input.txt').is_file():
     raise UsageError(f'{os.fspath(raw)}: no input.txt is there')
-  return _prepared('tiny_shakespeare', data_dir, folder)
+  return _tiny_shakespeare(data_dir, folder)
 
 
-def _prepared(
-  name: str,
-  data_dir: str | os.PathLike[str] | None,
-  manual_dir: pathlib.Path | None,
+def _tiny_shakespeare(
+  data_dir: str | os.PathLike[str] | None, manual_dir: pathlib.Path | None
 ) -> str:
-  """A dataset of one text in three splits, prepared if it is not yet."""
-  # Takes seconds to import.
-  import tensorflow_datasets as tfds
-
-  try:
-    with _without_tensorflow(name):
-      # Its own annotations are in the way.
-      builder: Any = tfds.builder(
-        name, data_dir=data_dir, file_format='array_record'
-      )
-      if not builder.is_prepared():
-        # Directories of its own: extracted files are kept by their names
-        # alone, and one dataset would get those of another.
-        work = pathlib.Path(builder.data_path).parent / 'downloads'
-        if manual_dir is None:
-          _check_network(builder.url_infos)
-        builder.download_and_prepare(
-          download_dir=work,
-          download_config=tfds.download.DownloadConfig(
-            manual_dir=manual_dir,
-            extract_dir=work / 'extracted',
-            try_download_gcs=False,
-          ),
-        )
-      splits = [
-        builder.as_data_source(split)[0]['text']
-        for split in ('train', 'validation', 'test')
-      ]
-  except Exception as error:
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    raise UsageError(
-      f'{name} is not to be had from tensorflow-datasets ({reason}); with its '
-      f'file at hand: dl_lectures.data.text.prepare_{name}(FOLDER)'
-    ) from error
-  return ''.join(part.decode() for part in splits)
-
-
-def _check_network(urls: Iterable[str]) -> None:
-  """Fails at once where tensorflow-datasets would try for many minutes."""
-  if not urllib.request.getproxies():
-    for host in {urllib.parse.urlparse(url).hostname for url in urls}:
-      socket.getaddrinfo(host, 443)
-
-
-@contextlib.contextmanager
-def _without_tensorflow(name: str) -> Iterator[None]:
-  """Lets tensorflow-datasets prepare a dataset where TensorFlow is not.
-
-  It reads and writes files through TensorFlow in a few modules, by name; there
-  the name means the operating system's own files, for as long as this lasts.
-  """
-  if 'tensorflow' in sys.modules:
-    yield
-    return
-  from tensorflow_datasets.core import dataset_builder
-  from tensorflow_datasets.core.download import downloader, extractor
-
-  module = importlib.import_module(
-    f'tensorflow_datasets.datasets.{name}.{name}_dataset_builder'
+  splits = prepared.load(
+    'tiny_shakespeare',
+    ('train', 'validation', 'test'),
+    data_dir,
+    manual_dir,
+    by_hand='text.prepare_tiny_shakespeare(FOLDER)',
   )
-  files = python_types.SimpleNamespace(
-    GFile=open, isdir=os.path.isdir, exists=os.path.exists
-  )
-  stand_in = python_types.SimpleNamespace(
-    io=python_types.SimpleNamespace(gfile=files),
-    compat=python_types.SimpleNamespace(as_text=os.fspath),
-    errors=python_types.SimpleNamespace(UnimplementedError=NotImplementedError),
-  )
-  resources = python_types.SimpleNamespace(
-    abc=importlib.import_module('importlib.resources.abc')
-  )
-  # `importlib_resources` is undeclared by tensorflow-datasets on this Python,
-  # whose own library has what it needs of it.
-  replaced = [(dataset_builder, 'importlib_resources', resources)] + [
-    (owner, 'tf', stand_in)
-    for owner in (module, downloader, extractor)
-    if hasattr(owner, 'tf')
-  ]
-  before = [getattr(owner, field) for owner, field, _ in replaced]
-  try:
-    for owner, field, new in replaced:
-      setattr(owner, field, new)
-    yield
-  finally:
-    for (owner, field, _), old in zip(replaced, before, strict=True):
-      setattr(owner, field, old)
+  return ''.join(split[0]['text'].decode() for split in splits)

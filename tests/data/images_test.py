@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from dl_lectures.data import images
+from dl_lectures.data import images, prepared
 from dl_lectures.types import UsageError
 
 MNIST = pathlib.Path(__file__).parents[2].parent / 'shared' / 'data' / 'mnist'
@@ -62,7 +62,9 @@ def test_mnist_itself():
 
 
 def test_what_is_no_such_file(tmp_path):
-  with pytest.raises(UsageError, match="'digits' or a folder is possible"):
+  with pytest.raises(UsageError, match=r"'mnst' are unknown; possible: dig"):
+    images.load('mnst')
+  with pytest.raises(UsageError, match=r'mnist, fashion_mnist or a folder'):
     images.load(str(tmp_path / 'nowhere'))
   with pytest.raises(UsageError, match='no train-images-idx3-ubyte'):
     images.load(str(tmp_path))
@@ -80,6 +82,91 @@ def test_what_is_no_such_file(tmp_path):
   (tmp_path / 'train-images-idx3-ubyte.gz').write_bytes(b'cut short')
   with pytest.raises(UsageError, match='cannot be read'):
     images.load(str(tmp_path))
+
+
+def small_files(folder: pathlib.Path, seed: int) -> images.Images:
+  """Files named as MNIST's, of 5 and 3 images."""
+  folder.mkdir()
+  draw, parts = np.random.default_rng(seed), []
+  for part, count in (('train', 5), ('t10k', 3)):
+    image = draw.integers(0, 256, (count, 28, 28), np.uint8)
+    label = draw.integers(0, 10, count, np.int32)
+    for kind, array in (('images-idx3', image), ('labels-idx1', label)):
+      path = folder / f'{part}-{kind}-ubyte.gz'
+      path.write_bytes(gzip.compress(idx(array)))
+    parts += [image[..., None], label]
+  return images.Images(folder.name, *parts, levels=256)
+
+
+def pairs(found: images.Images) -> list[list[bytes]]:
+  """Each image with its label, in order of their bytes: train and test."""
+  parts = (found.train, found.train_label), (found.test, found.test_label)
+  return [
+    sorted(x.tobytes() + bytes([y]) for x, y in zip(image, label, strict=True))
+    for image, label in parts
+  ]
+
+
+def same(found: images.Images, expected: images.Images) -> None:
+  """In whatever order the images are."""
+  assert found.train.shape == expected.train.shape
+  assert found.train.dtype == np.uint8
+  assert found.train_label.dtype == np.int32
+  assert pairs(found) == pairs(expected)
+
+
+def test_datasets_with_files_of_the_same_names_are_kept_apart(
+  tmp_path, monkeypatch
+):
+  """As MNIST's and Fashion-MNIST's are: the one was once read for the other."""
+  from tensorflow_datasets.core.download import checksums
+  from tensorflow_datasets.image_classification import mnist
+
+  monkeypatch.setattr(mnist, '_TRAIN_EXAMPLES', 5)
+  monkeypatch.setattr(mnist, '_TEST_EXAMPLES', 3)
+  builders = {'mnist': mnist.MNIST, 'fashion_mnist': mnist.FashionMNIST}
+  with prepared._without_tensorflow(mnist.__name__):
+    published = {name: builder.url_infos for name, builder in builders.items()}
+  expected = {}
+  for name, builder in builders.items():
+    folder = tmp_path / name
+    expected[name] = small_files(folder, len(expected))
+    infos = {
+      url: checksums.compute_url_info(folder / info.filename)
+      for url, info in published[name].items()
+    }
+    monkeypatch.setattr(builder, 'url_infos', infos)
+  data_dir = tmp_path / 'data'
+  for name in expected:
+    same(images.prepare(name, tmp_path / name, data_dir), expected[name])
+  monkeypatch.undo()
+  for name in expected:
+    found = images._prepared(name, data_dir, None)
+    assert found.name == name
+    same(found, expected[name])
+
+
+def test_a_file_of_another_checksum_is_refused(tmp_path):
+  small_files(tmp_path / 'mnist', 0)
+  with pytest.raises(UsageError, match='wrong checksum'):
+    images.prepare('mnist', tmp_path / 'mnist', tmp_path / 'data')
+
+
+def test_what_cannot_be_prepared(tmp_path):
+  with pytest.raises(UsageError, match=r"dataset 'digits'; possible: mnist, f"):
+    images.prepare('digits', tmp_path)
+  with pytest.raises(
+    UsageError, match=r'no train-images-idx3-ubyte\.gz is there'
+  ):
+    images.prepare('mnist', tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MNIST.exists(), reason='no ../shared/data/mnist')
+def test_mnist_is_prepared_from_its_files(tmp_path):
+  found = images.prepare('mnist', MNIST, tmp_path)
+  assert found.name == 'mnist'
+  same(found, images.load(str(MNIST)))
 
 
 def test_levels_are_of_equal_width():

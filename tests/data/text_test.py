@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import pathlib
 import socket
+import urllib.request
 from typing import Any
 
 import numpy as np
@@ -206,7 +207,7 @@ def test_without_network_one_line_says_how_to_go_on(tmp_path, monkeypatch):
     raise OSError('no such host')
 
   monkeypatch.setattr(socket, 'getaddrinfo', offline)
-  monkeypatch.setattr(text.urllib.request, 'getproxies', dict)
+  monkeypatch.setattr(urllib.request, 'getproxies', dict)
   with pytest.raises(
     types.UsageError, match=r'no such host.*prepare_tiny_shakespeare\(FOLDER\)'
   ):
