@@ -56,8 +56,8 @@ def encode(signal: np.ndarray) -> np.ndarray:
 def decode(levels: np.ndarray) -> np.ndarray:
   """Levels as samples, which `encode` brings back.
 
-  >>> decode(np.array([0, 128, 255])).round(4).tolist()
-  [-1.0, 0.0001, 1.0]
+  >>> encode(decode(np.array([0, 17, 128, 255]))).tolist()
+  [0, 17, 128, 255]
 
   Args:
     levels: [N] integers from 0 to 255.
