@@ -125,6 +125,19 @@ PLANES = (
 _WALL, _PLAYER, _FLAG, _BASE, _UNSEEN = 1, 2, 8, 32, 128  # of team 0; << 1 of 1
 _OF_TEAM_0 = _PLAYER | _FLAG | _BASE
 
+# What is seen, in RGB.
+COLOURS = {
+  'floor': (222, 217, 206),
+  'wall': (74, 74, 82),
+  'unseen': (20, 20, 24),
+  'mate': (38, 84, 170),
+  'opponent': (190, 44, 44),
+  'own flag': (30, 150, 220),
+  'their flag': (240, 110, 20),
+  'own base': (166, 200, 240),
+  'their base': (246, 190, 180),
+}
+
 # The numbers an agent knows besides, all from -1 to 1 but the score.
 SCALARS = (
   'carries',
@@ -461,15 +474,15 @@ def sprites(scale: int) -> np.ndarray:
   for bits in range(256):
     on = {name for k, name in enumerate(PLANES) if bits >> k & 1}
     ground = [name for name in ('own base', 'their base', 'wall') if name in on]
-    drawn[bits] = _COLOURS[ground[-1] if ground else 'floor']
+    drawn[bits] = COLOURS[ground[-1] if ground else 'floor']
     for name in ('mate', 'opponent'):
       if name in on:
-        drawn[bits, edge : scale - edge, edge : scale - edge] = _COLOURS[name]
+        drawn[bits, edge : scale - edge, edge : scale - edge] = COLOURS[name]
     for name in ('own flag', 'their flag'):
       if name in on:
-        drawn[bits, :middle, scale - middle :] = _COLOURS[name]
+        drawn[bits, :middle, scale - middle :] = COLOURS[name]
     if 'unseen' in on:
-      drawn[bits] = _COLOURS['unseen']
+      drawn[bits] = COLOURS['unseen']
   return drawn
 
 
@@ -718,16 +731,3 @@ def _between(view: int) -> np.ndarray:
         a, b = (round(x * k / longer + nearly) for x in way)
         weight[cell, (view - 2 - a) * view + b + view // 2] += 0.5
   return weight
-
-
-_COLOURS = {
-  'floor': (222, 217, 206),
-  'wall': (74, 74, 82),
-  'unseen': (20, 20, 24),
-  'mate': (38, 84, 170),
-  'opponent': (190, 44, 44),
-  'own flag': (30, 150, 220),
-  'their flag': (240, 110, 20),
-  'own base': (166, 200, 240),
-  'their base': (246, 190, 180),
-}
