@@ -1,4 +1,4 @@
-"""Medians of runs that are told apart: by the bootstrap and by ranks.
+"""Runs that are told apart: by the bootstrap and by ranks.
 
 How long a learner takes has a long tail, and a run that is stopped has no end:
 medians and ranks bear both. Resamples are always the same draws, so that what
@@ -9,7 +9,7 @@ Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapters
 stochastically larger than the other", 1947.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -53,6 +53,26 @@ def median_ratio(
   ratios = _medians(more) / _medians(fewer)[::-1]
   ratio = float(np.median(more) / np.median(fewer))
   return ratio, _percentiles(ratios, level)
+
+
+def bootstrap(
+  statistic: Callable[[np.ndarray], float], size: int, level: float = 0.95
+) -> tuple[float, float]:
+  """An interval of what is not a mean, by the bootstrap's percentiles.
+
+  Args:
+    statistic: of those that are drawn, given by their numbers [N].
+    size: N, how many there are.
+    level: how much of it the interval holds.
+
+  >>> values = np.arange(100)
+  >>> low, high = bootstrap(lambda which: values[which].mean(), 100)
+  >>> 40 < low < 49.5 < high < 60
+  True
+  """
+  draw = np.random.default_rng(0)
+  found = [statistic(draw.integers(size, size=size)) for _ in range(RESAMPLES)]
+  return _percentiles(np.array(found), level)
 
 
 def rank_sum(

@@ -5,29 +5,13 @@ anything is drawn, so that none of those is ever learned from. Slides: deck 003,
 "Sequence to sequence".
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
+from dl_lectures.data.pairs import STOP, Pairs, pack
 from dl_lectures.types import UsageError
 
-PAD, START, STOP = range(3)
 SYMBOLS = '0123456789+'
 NUM_TOKENS = 3 + len(SYMBOLS)
-
-
-class Pairs(NamedTuple):
-  """Problems and their answers as tokens.
-
-  Attributes:
-    source: [N, S] int32, padded on the right with PAD.
-    lengths: [N] int32, of the sources.
-    target: [N, T + 1] int32: START, the answer, STOP, then PAD.
-  """
-
-  source: np.ndarray
-  lengths: np.ndarray
-  target: np.ndarray
 
 
 def encode(text: str) -> list[int]:
@@ -42,7 +26,7 @@ def encode(text: str) -> list[int]:
 def decode(tokens: np.ndarray) -> str:
   """Tokens as characters, up to STOP.
 
-  >>> decode(np.array([4, 3, STOP, PAD]))
+  >>> decode(np.array([4, 3, STOP, 0]))
   '10'
   """
   text = ''
@@ -81,22 +65,16 @@ def pairs(numbers: np.ndarray, digits: int) -> Pairs:
   """Problems by their numbers.
 
   Args:
-    numbers: [N].
-    digits: of the largest summand; S = 2 digits + 1 and T = digits + 2.
+    numbers: [N] integers.
+    digits: of the largest summand; S = 2 digits + 1 and T = digits + 1.
 
   >>> some = pairs(np.array([97805]), 3)
   >>> decode(some.source[0][: some.lengths[0]]), decode(some.target[0][1:])
   ('97+805', '902')
   """
-  size = 10**digits
-  source = np.full((len(numbers), 2 * digits + 1), PAD, np.int32)
-  target = np.full((len(numbers), digits + 3), PAD, np.int32)
-  lengths = np.zeros(len(numbers), np.int32)
-  for i, number in enumerate(np.asarray(numbers).tolist()):
-    a, b = divmod(number, size)
-    problem = encode(f'{a}+{b}')
-    answer = [START, *encode(str(a + b)), STOP]
-    source[i, : len(problem)] = problem
-    target[i, : len(answer)] = answer
-    lengths[i] = len(problem)
-  return Pairs(source, lengths, target)
+  problems = [divmod(number, 10**digits) for number in numbers.tolist()]
+  return pack(
+    [encode(f'{a}+{b}') for a, b in problems],
+    [encode(str(a + b)) for a, b in problems],
+    (2 * digits + 1, digits + 1),
+  )

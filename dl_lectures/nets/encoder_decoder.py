@@ -30,7 +30,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from dl_lectures.nets.attention import AdditiveAttention
+from dl_lectures.nets.attention import AdditiveAttention, drop
 from dl_lectures.nets.embedding import Embedding
 from dl_lectures.nets.recurrent import LSTM
 from dl_lectures.nets.sequence import SequenceModel, Weights, from_forward
@@ -73,7 +73,8 @@ class EncoderDecoder(NamedTuple):
   Attributes:
     init: (key, *source, target [B, T]) -> weights; a sequence as a source is
       tokens [B, S] and lengths [B].
-    encode: (weights, *source) -> the decoder's first carry.
+    encode: (weights, *source, key=None, is_training=False) -> the decoder's
+      first carry; the key is for what is dropped.
     decoder: a model of the target, for weights.decoder.
     look: (weights, memory, target) -> [B, T, S], at what each step looks; None
       for a decoder that does not look.
@@ -91,6 +92,7 @@ def encoder_decoder(
   source_size: int,
   target_size: int,
   attention: bool = True,
+  dropout: float = 0.0,
 ) -> EncoderDecoder:
   """LSTMs of H units; with attention, or through one vector.
 
@@ -99,10 +101,14 @@ def encoder_decoder(
     source_size: tokens of the source.
     target_size: tokens of the target.
     attention: whether the decoder sees all of the source, or only its end.
+    dropout: share that is dropped in training, of what the LSTMs read and of
+      what words are chosen by (Zaremba et al. 2014: not of what an LSTM tells
+      itself).
   """
 
-  def read(source: Array, lengths: Array) -> Memory:
+  def read(source: Array, lengths: Array, is_training: bool = False) -> Memory:
     x = Embedding(source_size, hidden_size, name='source')(source)
+    x = drop(x, dropout, is_training)
     mask = jnp.arange(source.shape[1])[None] < lengths[:, None]
     forth, last = LSTM(hidden_size, name='forth').unroll(x, mask=mask)
     # Padding comes first in this direction: it passes the zero state on.
@@ -123,6 +129,7 @@ def encoder_decoder(
     vector_size=2 * hidden_size,
     target_size=target_size,
     attention=attention,
+    dropout=dropout,
   )
 
 
@@ -133,6 +140,7 @@ def with_reader(
   vector_size: int,
   target_size: int,
   attention: bool = True,
+  dropout: float = 0.0,
 ) -> EncoderDecoder:
   """A decoder, an LSTM of H units, for what a reader makes of a source.
 
@@ -142,10 +150,15 @@ def with_reader(
     vector_size: F of the memory's vectors.
     target_size: tokens of the target.
     attention: whether the decoder sees the vectors, or only its first state.
+    dropout: share that is dropped in training; `read` is then also told
+      is_training.
   """
 
-  def write(x: Array, memory: Memory, reset: Array | None) -> Any:
+  def write(
+    x: Array, memory: Memory, reset: Array | None, is_training: bool
+  ) -> Any:
     x = Embedding(target_size, hidden_size, name='target')(x)
+    x = drop(x, dropout, is_training)
     h, state = LSTM(hidden_size).unroll(x, memory.state, reset=reset)
     weights = None
     if attention:
@@ -157,13 +170,13 @@ def with_reader(
       )
       h = jnp.concatenate([h, context], axis=-1)
     h = jnp.tanh(hk.Linear(hidden_size, name='mix')(h))
+    h = drop(h, dropout, is_training)
     logits = hk.Linear(target_size, name='head')(h)
     return logits, memory._replace(state=state), weights
 
   def forward(x, carry, reset, is_training):
-    del is_training
     carry = nothing(x.shape[0], 1) if carry is None else carry
-    return write(x, carry, reset)[:2]
+    return write(x, carry, reset, is_training)[:2]
 
   def nothing(batch_size: int, length: int) -> Memory:
     zeros = jnp.zeros((batch_size, hidden_size))
@@ -173,9 +186,9 @@ def with_reader(
       hk.LSTMState(zeros, zeros),
     )
 
-  reader = hk.without_apply_rng(hk.transform(read))
+  reader = hk.transform(read)
   looker = hk.without_apply_rng(
-    hk.transform(lambda x, memory: write(x, memory, None)[2])
+    hk.transform(lambda x, memory: write(x, memory, None, False)[2])
   )
   decoder = from_forward(forward, nothing, None, target_size)
 
@@ -185,8 +198,15 @@ def with_reader(
     params = reader.init(encoder_key, *source)
     return Both((params, {}), decoder.init(decoder_key, target))
 
-  def encode(weights: Both, *source: Array) -> Memory:
-    return reader.apply(weights.encoder[0], *source)
+  def encode(
+    weights: Both,
+    *source: Array,
+    key: Key | None = None,
+    is_training: bool = False,
+  ) -> Memory:
+    params, _ = weights.encoder
+    told = {'is_training': is_training} if dropout else {}
+    return reader.apply(params, key, *source, **told)
 
   def look(weights: Both, memory: Memory, target: Array) -> Array:
     return looker.apply(weights.decoder[0], target, memory)

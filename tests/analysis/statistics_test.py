@@ -17,6 +17,14 @@ def test_an_interval_is_that_of_order_statistics():
   assert low < narrow[0] < 50 < narrow[1] < high
 
 
+def test_the_bootstrap_of_a_mean_is_its_normal_interval():
+  values = np.random.default_rng(1).normal(3, 2, size=400)
+  low, high = statistics.bootstrap(lambda which: values[which].mean(), 400)
+  spread = 1.96 * values.std() / 20
+  assert low == pytest.approx(values.mean() - spread, abs=0.03)
+  assert high == pytest.approx(values.mean() + spread, abs=0.03)
+
+
 def test_intervals_hold_the_median_as_often_as_they_say():
   draw = np.random.default_rng(0)
   held = [

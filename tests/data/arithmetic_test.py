@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dl_lectures.data import arithmetic
+from dl_lectures.data import arithmetic, pairs
 from dl_lectures.types import UsageError
 
 
@@ -17,8 +17,8 @@ def test_problems_are_what_their_numbers_say():
     problem = arithmetic.decode(source[:length])
     a, b = map(int, problem.split('+'))
     assert (a, b) == divmod(number, 1000)
-    assert (source[length:] == arithmetic.PAD).all()
-    assert target[0] == arithmetic.START
+    assert (source[length:] == pairs.PAD).all()
+    assert target[0] == pairs.START
     assert arithmetic.decode(target[1:]) == str(a + b)
   largest = arithmetic.pairs(np.array([999_999]), 3)
   assert arithmetic.decode(largest.target[0][1:]) == '1998'
@@ -33,7 +33,7 @@ def test_what_is_held_out_is_never_learned_from():
 
 
 def test_an_answer_that_is_not_one_is_shown_as_it_is():
-  tokens = np.array([3, arithmetic.START, arithmetic.PAD, arithmetic.STOP])
+  tokens = np.array([3, pairs.START, pairs.PAD, pairs.STOP])
   assert arithmetic.decode(tokens) == '0??'
 
 
