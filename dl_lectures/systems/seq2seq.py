@@ -98,7 +98,14 @@ PRESETS = {
   'laptop': Config(),
   'numbers': Config(task='numbers', vocabulary=64, longest=60, num_steps=2000),
   'text': Config(
-    task='FOLDER', units=256, batch_size=64, num_steps=2500, beams=5
+    task='FOLDER',
+    vocabulary=3000,
+    longest=24,
+    units=192,
+    batch_size=64,
+    num_steps=1500,
+    dropout=0.2,
+    beams=5,
   ),
   'paper': Config(units=1000, num_steps=20_000, beams=12),
 }
