@@ -19,7 +19,7 @@ Slides: deck 003, "Sequence to sequence", "Attention".
 
 import gzip
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -265,7 +265,8 @@ def _prepared(name: str, languages: tuple[str, str]) -> Corpus:
       for part, split_names in _PARTS.items()
     }
   except Exception as error:
-    reason = ' '.join(str(error).split())[:200] or type(error).__name__
+    # What follows is a list of all that there are.
+    reason = str(error).split('. ')[0].split('\n')[0] or type(error).__name__
     raise UsageError(
       f"lines {name!r}: possible are 'numbers', a folder, or a corpus that "
       f'tensorflow-datasets has prepared ({reason})'
@@ -273,7 +274,7 @@ def _prepared(name: str, languages: tuple[str, str]) -> Corpus:
   return _divide(name, found)
 
 
-def _divide(name: str, parts: dict[str, Lines | None]) -> Corpus:
+def _divide(name: str, parts: Mapping[str, Lines | None]) -> Corpus:
   """A corpus, if there is something to learn from and to test on."""
   train, valid, test = (parts[part] for part in _PARTS)
   if train is None or not train.source:

@@ -153,7 +153,6 @@ def test_sums_of_one_digit_are_learned(tmp_path):
     ({'digits': 5}, 'sums of 5 digits'),
     ({'num_held_out': 10**6}, 'problems held out'),
     ({'units': 0}, r'config.units=0; at least 1'),
-    ({'languages': ('de',)}, 'config.languages=de; two are possible'),
     ({'dropout': 2.0}, 'config.dropout=2.0; 0 to 1'),
   ],
 )
