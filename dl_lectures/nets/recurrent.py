@@ -243,7 +243,7 @@ def _unroll(plan, weights, x, state, mask, reset):
 
 
 def _forward(plan, *arguments):
-  """Outputs, cells and gates of all steps, and the last state."""
+  """Outputs, states before and gates of all steps, and the last state."""
   # The choice is made when the program is lowered.
   return lax.platform_dependent(
     *arguments,
@@ -281,24 +281,20 @@ def _scan(plan, inside, weights, x, state, mask, reset):
       new = tuple(
         jnp.where(mask, a, b) for a, b in zip(new, (h, c), strict=True)
       )
-    return new, (*new, gates)
+    # What the step began with is what its gradient needs.
+    return new, (new[0], (h, c), gates)
 
-  last, (h, c, gates) = lax.scan(step, state, (x, known, mask, reset))
-  return h, c, gates, last
+  last, (h, before, gates) = lax.scan(step, state, (x, known, mask, reset))
+  return h, before, gates, last
 
 
 def _unroll_forward(plan, weights, x, state, mask, reset):
-  h, c, gates, last = _forward(plan, weights, x, state, mask, reset)
-  return (h, last), (weights, x, state, mask, reset, h, c, gates)
+  h, before, gates, last = _forward(plan, weights, x, state, mask, reset)
+  return (h, last), (weights, x, mask, reset, before, gates)
 
 
 def _unroll_backward(plan, saved, gradients):
-  weights, x, state, mask, reset, h, c, gates = saved
-  h, c = (
-    jnp.concatenate([first[None], later[:-1]])
-    for first, later in zip(state, (h, c), strict=True)
-  )
-  h, c = _begin(reset, h, c)  # before each step
+  weights, x, mask, reset, (h, c), gates = saved
   # Outside the loop, where it is done once.
   transposed = {name: w.T for name, w in weights.items()}
 
@@ -324,7 +320,7 @@ def _unroll_backward(plan, saved, gradients):
   d_outputs, d_last = gradients
   d_state, d_sums = lax.scan(
     step,
-    (jnp.zeros_like(state[0]), d_last[1]),
+    (jnp.zeros_like(d_last[0]), d_last[1]),
     (d_outputs.at[-1].add(d_last[0]), gates, c, mask, reset),
     reverse=True,
   )
