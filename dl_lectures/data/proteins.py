@@ -140,17 +140,63 @@ def load() -> dict[str, Chain]:
     return unpack({name: arrays[name] for name in arrays.files})
 
 
+# Chains whose fold is that of a test chain: TM-align finds a score of .5 or
+# more, by either length. Ferredoxins, thioredoxins, ubiquitins, cold-shock
+# proteins, immunoglobulins, HPr, FKBP, repressors, and ferredoxin-like ones.
+_ALIKE = frozenset((
+  '1a7g_E', '1ayf_A', '1c9o_A', '1frd_A', '1hz6_A', '1lcd_A', '1lmb_3',
+  '1lve_A', '1r69_A', '1ris_A', '1ubi_A', '2hpr_A', '2kl8_A', '2n2u_A',
+  '2trx_A', '3bzd_A', '3o5r_A', '4cup_A', '5azu_A', '5hdn_C', '5zng_A',
+  '6mrr_A', '7cfn_N', '7zkr_A',
+))  # fmt: skip
+
+
 def split(part: str) -> tuple[str, ...]:
   """The names of the shipped chains to learn from or to judge by.
 
   Args:
-    part: 'train' (66 chains) or 'test' (20).
+    part: 'train' (42 chains, none of which has the fold of a test chain),
+      'test' (20) or 'alike' (24, of the folds of test chains).
+
+  Raises:
+    UsageError: it is none of these.
   """
+  if part not in ('train', 'test', 'alike'):
+    raise UsageError(f'part {part!r}; possible: train, test, alike')
   path = resources.files('dl_lectures.data') / 'tables' / 'proteins.npz'
   with path.open('rb') as file, np.load(file, allow_pickle=False) as arrays:
-    is_test = arrays['is_test']
-    names = arrays['name'][is_test if part == 'test' else ~is_test]
-  return tuple(str(name) for name in names)
+    tested = dict(zip(arrays['name'].tolist(), arrays['is_test'], strict=True))
+
+  def belongs(name: str) -> bool:
+    if tested[name]:
+      return part == 'test'
+    return part == ('alike' if name in _ALIKE else 'train')
+
+  return tuple(filter(belongs, tested))
+
+
+def designs() -> dict[str, Alignment]:
+  """Alignments of test chains that ship with the library, by the chain's name.
+
+  Each is the chain's own sequence and 500 that Rosetta designed for its
+  structure, the backbone moving: no natural homologues, but what physics allows
+  (Ollikainen & Kortemme, PLoS Computational Biology 9, 2013; `python -m
+  scripts.pack_designs` makes the table, `tables/designs_LICENSE.txt` says where
+  it comes from).
+
+  >>> made = designs()
+  >>> len(made), made['1ctf_A'].rows.shape
+  (19, (501, 68))
+  """
+  chains = load()
+  path = resources.files('dl_lectures.data') / 'tables' / 'designs.npz'
+  found = {}
+  with path.open('rb') as file, np.load(file, allow_pickle=False) as arrays:
+    for name in arrays.files:
+      query = chains[name].sequence
+      rows = np.concatenate([encode(query)[None], arrays[name]])
+      found[name] = Alignment(query, rows, np.zeros(rows.shape, np.int32))
+  return found
 
 
 def pack(chains: Mapping[str, Chain]) -> dict[str, np.ndarray]:

@@ -279,9 +279,9 @@ def test_oxygens_are_where_they_should_be(shipped):
 
 
 def test_shipped_chains_are_whole_and_apart(shipped):
-  train, test = proteins.split('train'), proteins.split('test')
-  assert (len(train), len(test)) == (66, 20)
-  assert {*train, *test} == {*shipped}
+  parts = [proteins.split(part) for part in ('train', 'test', 'alike')]
+  assert [len(part) for part in parts] == [42, 20, 24]
+  assert {name for part in parts for name in part} == {*shipped}
   for chain in shipped.values():
     length = len(chain.sequence)
     assert 46 <= length <= 130
@@ -384,3 +384,40 @@ def test_real_alignments_are_read():
   )
   assert designed.rows.shape == (500, 89)
   assert (designed.rows < proteins.UNKNOWN).all()
+
+
+def test_a_split_that_is_none_is_refused():
+  with pytest.raises(UsageError, match="part 'dev'; possible: train, test"):
+    proteins.split('dev')
+
+
+@pytest.mark.slow
+def test_no_training_chain_has_the_fold_of_a_test_chain(shipped):
+  tmtools = pytest.importorskip('tmtools')
+
+  def alike(first, second):
+    a, b = shipped[first], shipped[second]
+    found = tmtools.tm_align(
+      a.backbone[:, 1].astype(float),
+      b.backbone[:, 1].astype(float),
+      a.sequence,
+      b.sequence,
+    )
+    return max(found.tm_norm_chain1, found.tm_norm_chain2)
+
+  test = proteins.split('test')
+  for name in proteins.split('train'):
+    assert max(alike(name, other) for other in test) < 0.5
+  for name in proteins.split('alike'):
+    assert max(alike(name, other) for other in test) >= 0.5
+
+
+def test_designs_are_of_test_chains_and_all_differ(shipped):
+  made = proteins.designs()
+  assert {*made} < {*proteins.split('test')}
+  for name, design in made.items():
+    assert design.query == shipped[name].sequence
+    assert design.rows.shape == (501, len(design.query))
+    assert design.rows.min() >= 0
+    assert design.rows.max() < 20
+    assert len(np.unique(design.rows, axis=0)) > 490

@@ -57,6 +57,19 @@ CASES = {
     (9 * 3 * 4 + 8) + 2 * (9 * 4 * 4 + 8),
     True,
   ),
+  'bottleneck tower': Case(
+    lambda: convolution.BottleneckTower(4, 2, rates=(1, 2)),
+    (4, 6, 7, 3),
+    (9 * 3 * 4 + 4)
+    + 2 * ((4 * 2 + 2) + (9 * 2 * 2 + 2) + (2 * 4 + 4))
+    + (9 * 4 * 4 + 4),
+  ),
+  'bottleneck tower with norm': Case(
+    lambda: convolution.BottleneckTower(4, 1, norm),
+    (4, 6, 7, 3),
+    9 * 3 * 4 + (8 + 4 * 2) + (4 + 9 * 2 * 2) + (4 + 2 * 4) + (8 + 9 * 4 * 4),
+    True,
+  ),
   'mlp': Case(
     lambda: nets.MLP([8, 5], jax.nn.tanh), (4, 6), (6 * 8 + 8) + (8 * 5 + 5)
   ),
