@@ -19,7 +19,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from dl_lectures.ops import distogram, structure_scores
 from dl_lectures.types import Claim, at_least
@@ -130,7 +133,7 @@ def judge(log_probs: np.ndarray, bins: np.ndarray) -> dict[str, float]:
   return {'nll': nll(log_probs, bins), **precisions(contact, bins)}
 
 
-def bootstrap(values: Sequence[float]) -> tuple[float, float]:
+def bootstrap(values: ArrayLike) -> tuple[float, float]:
   """95% of the mean of some chains' values, by drawing chains anew.
 
   >>> low, high = bootstrap([0.0, 0.1, 0.2, 0.3])
@@ -138,7 +141,8 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float]:
   True
   """
   random = np.random.default_rng(0)
-  drawn = random.choice(np.asarray(values), (4000, len(values)))
+  chains = np.asarray(values)
+  drawn = random.choice(chains, (4000, len(chains)))
   low, high = np.percentile(drawn.mean(axis=1), [2.5, 97.5])
   return float(low), float(high)
 
@@ -162,13 +166,14 @@ def draw_maps(rows: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         high = np.percentile(values, 99)
         axes.imshow(values, cmap='Greys', vmin=0, vmax=high)
       else:
-        image = axes.imshow(values, cmap='viridis_r', vmin=2, vmax=22)
+        axes.imshow(values, cmap='viridis_r', vmin=2, vmax=22)
       axes.set_xticks([])
       axes.set_yticks([])
       if not number:
         axes.set_title(title)
     line[0].set_ylabel(name)
-  figure.colorbar(image, ax=grid, label='angstrom', shrink=0.6)
+  scale = ScalarMappable(Normalize(2, 22), 'viridis_r')
+  figure.colorbar(scale, ax=grid, label='angstrom', shrink=0.6)
   return figure
 
 

@@ -169,8 +169,10 @@ def labels(chain: Chain) -> Labels:
   )
   bins = np.floor((np.asarray(torsions)[:length, :2] + np.pi) / _DEGREES)
   bins = np.clip(bins, 0, TORSION_BINS - 1).astype(np.int32)
-  known = np.asarray(known)[:length, :2].all(axis=1)
-  known[-1] = False  # with padding, psi of the last seems to be known
+  # With padding, psi of the last residue seems to be known.
+  known = np.asarray(known)[:length, :2].all(axis=1) & (
+    np.arange(length) < length - 1
+  )
   donors = np.array([letter != 'P' for letter in chain.sequence])
   return Labels(
     distances=np.searchsorted(
@@ -211,7 +213,7 @@ def crop(of: Features, rows: np.ndarray, columns: np.ndarray) -> Crop:
     columns=of.residues[j] * column_mask[:, None],
     row_mask=row_mask,
     column_mask=column_mask,
-    offset=np.int32(columns[0] - rows[0]),
+    offset=np.asarray(columns[0] - rows[0], np.int32),
   )
 
 

@@ -28,13 +28,14 @@ True
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.linalg
+from jax.typing import ArrayLike
+from scipy.linalg import cholesky, get_lapack_funcs, solve_triangular
 
 # Letters, with X and the gap; of a Potts model X is a gap.
 LETTERS, STATES = 22, 21
@@ -52,8 +53,8 @@ class Potts(NamedTuple):
     couplings: [L, L, q, q] float32, J; J_ij(a, b) = J_ji(b, a), J_ii = 0.
   """
 
-  fields: np.ndarray
-  couplings: np.ndarray
+  fields: Any
+  couplings: Any
 
 
 def states(rows: np.ndarray) -> np.ndarray:
@@ -134,7 +135,7 @@ def deletion_probability(deletions: np.ndarray) -> np.ndarray:
   Args:
     deletions: [N, L], how many are left out: of A3M, the small letters.
   """
-  return np.mean(deletions > 0, axis=0, dtype=np.float32)
+  return np.asarray(np.mean(deletions > 0, axis=0), np.float32)
 
 
 def gap_matrix(rows: np.ndarray) -> np.ndarray:
@@ -205,8 +206,9 @@ def _inverse(a: np.ndarray, pseudocount: np.float32) -> np.ndarray:
   column = np.eye(kept) / STATES - 1 / STATES**2
   matrix = flat.T @ flat + pseudocount * np.kron(np.eye(length), column)
   matrix = matrix.astype(np.float32)
-  lower, _ = scipy.linalg.lapack.spotrf(matrix, lower=1)
-  inverse, _ = scipy.linalg.lapack.spotri(lower, lower=1)
+  factor, invert = get_lapack_funcs(('potrf', 'potri'), (matrix,))
+  lower, _ = factor(matrix, lower=1)
+  inverse, _ = invert(lower, lower=1)
   return np.tril(inverse) + np.tril(inverse, -1).T
 
 
@@ -219,8 +221,8 @@ def _inverse_by_rows(a: np.ndarray, pseudocount: np.float32) -> np.ndarray:
   divided = a + a.sum(axis=2, keepdims=True)
   divided = (STATES / pseudocount) * divided.reshape(len(a), -1)
   inner = divided @ a.reshape(len(a), -1).T + np.eye(len(a), dtype=np.float32)
-  lower = scipy.linalg.cholesky(inner, lower=True)
-  half = scipy.linalg.solve_triangular(lower, divided, lower=True)
+  lower = cholesky(inner, lower=True)
+  half = np.asarray(solve_triangular(lower, divided, lower=True))
   return -(half.T @ half)
 
 
@@ -259,7 +261,10 @@ def pseudo_likelihood(
 
 
 def pseudo_likelihood_loss(
-  model: Potts, rows: jax.Array, weights: jax.Array, penalty: jax.Array | float
+  model: Potts,
+  rows: ArrayLike,
+  weights: ArrayLike,
+  penalty: ArrayLike,
 ) -> jax.Array:
   """What `pseudo_likelihood` minimises, [].
 
@@ -270,12 +275,12 @@ def pseudo_likelihood_loss(
     penalty: lambda.
   """
   length, size = model.fields.shape
-  x = jax.nn.one_hot(rows, size)
+  x = jax.nn.one_hot(jnp.asarray(rows), size)
   couplings = _symmetric(model.couplings)
   wide = couplings.transpose(0, 2, 1, 3).reshape(length * size, length * size)
-  logits = (x.reshape(len(rows), -1) @ wide).reshape(x.shape)
+  logits = (x.reshape(x.shape[0], -1) @ wide).reshape(x.shape)
   log_p = jax.nn.log_softmax(logits + model.fields[None])
-  fit = -jnp.sum(weights * jnp.sum(log_p * x, axis=(1, 2)))
+  fit = -jnp.sum(jnp.asarray(weights) * jnp.sum(log_p * x, axis=(1, 2)))
   strength = jnp.sum(couplings**2) / 2
   return fit + penalty * (jnp.sum(model.fields**2) + strength)
 
