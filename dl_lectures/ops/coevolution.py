@@ -119,8 +119,9 @@ def profile(
   Returns:
     [L, 22], or [L, 21] without gaps; float32.
 
-  >>> profile(np.array([[0], [0], [1], [21]], np.int8), gaps=False)[0, :2]
-  array([0.6666667, 0.33333334], dtype=float32)
+  >>> rows = np.array([[0], [0], [0], [1], [21]], np.int8)
+  >>> profile(rows, gaps=False)[0, :2].tolist()
+  [0.75, 0.25]
   """
   weights = np.ones(len(rows), np.float32) if weights is None else weights
   counts = np.einsum('n,nla->la', weights, one_hot(rows))
@@ -337,8 +338,9 @@ def corrected(score: np.ndarray) -> np.ndarray:
   Returns:
     [L, L]; 0 on the diagonal.
 
-  >>> corrected(np.outer([1.0, 2, 3], [1.0, 2, 3])).round(2).tolist()[0]
-  [0.0, -0.05, 0.14]
+  >>> score = np.array([[0.0, 3, 1], [3, 0, 1], [1, 1, 0]])
+  >>> corrected(score).round(2)[0, 1:].tolist()
+  [0.6, -0.2]
   """
   length = len(score)
   score = score * (1 - np.eye(length, dtype=score.dtype))
