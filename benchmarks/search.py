@@ -2,8 +2,8 @@
 
 The evaluator hashes whole numbers into priors and values, so that what is timed
 is the tree. All arms are interleaved in one process; values are medians, in
-milliseconds a search. `same_rows` is the share of trees whose root visit counts
-equal those of `mctx.muzero_policy`.
+milliseconds of CPU time a search. `same_rows` is the share of trees whose root
+visit counts equal those of `mctx.muzero_policy`.
 
   python -m benchmarks.search
 """
@@ -11,6 +11,7 @@ equal those of `mctx.muzero_policy`.
 import functools
 import importlib.metadata
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -110,7 +111,7 @@ def measure(case: tuple[int, int, int], rounds: int) -> dict[str, Any]:
     'muzero': arm(mctx, 'muzero_policy', case, dirichlet_fraction=0.0),
     'gumbel': arm(mctx, 'gumbel_muzero_policy', case),
   }
-  times = timing.interleave(arms, rounds)
+  times = timing.interleave(arms, rounds, time.process_time)
   same = jnp.all(arms['ours']() == arms['muzero'](), axis=-1)
   ratio = times['muzero'] / times['ours']
   return {

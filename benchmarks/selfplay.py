@@ -1,7 +1,7 @@
 """What self-play costs: rules, network and tree, against mctx on pgx's rules.
 
-All arms are interleaved in one process; values are medians, in milliseconds a
-search. Two lines a case:
+All arms are interleaved in one process; values are medians, in milliseconds of
+CPU time a search. Two lines a case:
 
 - over the floor: our search against the same environment steps and network
   calls, one after the other, without a tree;
@@ -15,6 +15,7 @@ search. Two lines a case:
 
 import importlib.metadata
 import importlib.util
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -166,7 +167,7 @@ def measure(case: tuple, evaluator: str, rounds: int) -> Iterator[dict]:
   has_peer = all(importlib.util.find_spec(x) for x in ('mctx', 'pgx'))
   if has_peer:
     runs['peer'] = peer(other, evaluator, batch, num_simulations)
-  times = timing.interleave(runs, rounds)
+  times = timing.interleave(runs, rounds, time.process_time)
   total = times['tree']
   about = {
     'game': name if size is None else f'{name}_{size}x{size}',

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from dl_lectures import search
+from dl_lectures.envs import games
 from dl_lectures.search import single
 from dl_lectures.systems import alphazero
 from dl_lectures.types import UsageError
@@ -31,7 +32,7 @@ def make_searcher(trained: alphazero.Trained) -> engine_search.Searcher:
     trained: of any game.
   """
   config, game, net = trained.config, trained.game, trained.net
-  model = alphazero.make_model(game, net, config.prior_exponent)
+  model = alphazero.make_model(config, game, net, config.prior_exponent)
   evaluate = single.evaluator(model)
 
   @jax.jit
@@ -114,7 +115,7 @@ def serve(protocol: str, workdir: str, simulations: int) -> None:
     engine = engine_gtp.Engine(rules, searcher, simulations, komi, version)
     engine_gtp.serve(engine, sys.stdin, _write)
     return
-  dialect = _chess(written) if protocol == 'uci' else _shogi(written)
+  dialect = (_chess if protocol == 'uci' else _shogi)(written, trained.game)
   searcher.extend(searcher.begin(dialect.position('startpos')))
   name = f'dl_lectures {version} AlphaZero'
   engine_uci.serve(
@@ -157,14 +158,20 @@ def _go(trained: alphazero.Trained) -> engine_gtp.Rules:
   )
 
 
-def _chess(written: notation.Notation) -> engine_uci.Dialect:
-  from dl_lectures.envs import chess, chess_notation
+def _chess(written: notation.Notation, game: games.Game) -> engine_uci.Dialect:
+  from dl_lectures.envs import chess, chess_endgames, chess_notation
+
+  few = game.name in chess_endgames.PIECES
 
   def position(text: str) -> chess.State:
     start, _, moves = f'{text} '.partition(' moves ')
     start, state = start.strip(), None
     if start.startswith('fen '):
       state = chess_notation.from_fen(start.removeprefix('fen ').strip())
+      if few and not chess_endgames.holds(game.name, state):
+        raise UsageError(f'{start}: {game.name} has no such men')
+    elif start == 'startpos' and few:
+      state = game.init(jax.random.key(0))  # such games begin anywhere
     elif start != 'startpos':
       raise UsageError(f'position {start!r}; possible: startpos, fen ...')
     return chess_notation.play(moves.split(), state)
@@ -177,13 +184,13 @@ def _chess(written: notation.Notation) -> engine_uci.Dialect:
     position=position,
     colour=lambda state: 'wb'[int(chess.to_play(state))],
     move=written.name,
-    step=_stepper(chess.GAME),
-    stuck=_stuck(chess.GAME),
+    step=_stepper(game),
+    stuck=_stuck(game),
     render=chess.render,
   )
 
 
-def _shogi(written: notation.Notation) -> engine_uci.Dialect:
+def _shogi(written: notation.Notation, game: games.Game) -> engine_uci.Dialect:
   from dl_lectures.envs import shogi, shogi_notation
 
   return engine_uci.Dialect(
@@ -194,8 +201,8 @@ def _shogi(written: notation.Notation) -> engine_uci.Dialect:
     position=shogi_notation.position,
     colour=lambda state: 'bw'[int(shogi.to_play(state))],
     move=written.name,
-    step=_stepper(shogi.GAME),
-    stuck=_stuck(shogi.GAME),
+    step=_stepper(game),
+    stuck=_stuck(game),
     render=shogi.render,
   )
 

@@ -7,7 +7,7 @@ Black's, and tells a promotion.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from dl_lectures.envs import games
+from dl_lectures.envs import chess_endgames, games
 from dl_lectures.types import UsageError
 
 
@@ -40,7 +40,19 @@ def of(game: games.Game) -> Notation:
       lambda state, action: game.action_name(action),
       lambda state, text: game.parse_action(text),
     )
-  if game.name.startswith('chess'):
+  if game.name in chess_endgames.PIECES:
+    from dl_lectures.envs import chess_notation
+
+    return Notation(
+      'uci',
+      lambda state, action: chess_notation.move_name(
+        state, int(chess_endgames.to_chess(state, action))
+      ),
+      lambda state, text: int(
+        chess_endgames.from_chess(state, chess_notation.parse_move(state, text))
+      ),
+    )
+  if game.name == 'chess':
     from dl_lectures.envs import chess_notation
 
     return Notation('uci', chess_notation.move_name, chess_notation.parse_move)

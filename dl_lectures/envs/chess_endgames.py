@@ -5,6 +5,13 @@ piece, moves first and wins with best play, unless Black takes the piece at
 once. By the fifty-move rule such a game lasts a hundred plies at most, for
 nothing but the loss of the piece resets the count.
 
+Where the mover's men stand is known, so a move need not tell it. Of the 4,672
+moves of chess 64 are left, still from the mover's side: which man, and by which
+of AlphaZero's planes it goes,
+
+    8 * (n - 1) + d    the piece goes n = 1 ... 7 squares in direction d
+    56 + d             the king goes one square in direction d
+
 Without pawns and castling the board has all eight symmetries of the square.
 
 Source: the games of `envs.chess`; slides, deck 000, "AlphaZero: One Algorithm,
@@ -12,18 +19,23 @@ Three Games".
 """
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dl_lectures.envs import bits, chess, games
-from dl_lectures.types import Array, Key
+from dl_lectures.types import Array, Key, UsageError
 
 # The piece that White has, by the game's name.
 PIECES = {'chess_kqk': chess.QUEEN, 'chess_krk': chess.ROOK}
 MAX_PLIES = 100
+NUM_ACTIONS = 64
+_KING_STEPS = 56  # the first of them
 _CANDIDATES = 24
+_LETTERS = {chess.QUEEN: 'Q', chess.ROOK: 'R'}
+_WAYS = ('n', 'ne', 'e', 'se', 's', 'sw', 'w', 'nw')
 
 
 def position(piece: int, squares: Array, black_moves: Array) -> chess.State:
@@ -87,13 +99,74 @@ def init(piece: int, key: Key) -> chess.State:
   return position(piece, squares, jnp.bool_(False))
 
 
-def observe(state: chess.State) -> Array:
-  """Returns [8, 8, 13] float32: what of chess's planes matters with three men.
+def holds(name: str, state: chess.State) -> bool:
+  """Whether a position is one of the endgame of that name (host)."""
+  kings, others, _ = _men(state)
+  piece = PIECES[name]
+  codes = np.asarray(state.boards[0, 1:])
+  has = [bits.squares(np.asarray(others) & code) for code in codes]
+  return (
+    len(bits.squares(others)) == 1
+    and len(bits.squares(kings)) == 2
+    and all(bool(h) == bool(piece >> bit & 1) for bit, h in enumerate(has))
+  )
 
-  The present position's twelve kinds of men, the mover's first, and the half
-  moves without progress / 100.
+
+def _men(state: chess.State) -> tuple[Array, Array, Array]:
+  """Returns the kings, the other men and the mover's men, sets [2]."""
+  mine, low, middle, high = state.boards[0]
+  kings = low & middle & ~high
+  return kings, (low | middle | high) & ~kings, mine
+
+
+def legal_mask(state: chess.State) -> Array:
+  """Returns [64] bool; all False once the game is over."""
+  kings, others, mine = _men(state)
+  sets = jnp.where(
+    chess.terminal(state), np.uint32(0), chess.packed_moves(state)
+  )
+  piece = sets[:, :_KING_STEPS] & (others & mine)[:, None]
+  king = sets[:, : NUM_ACTIONS - _KING_STEPS] & (kings & mine)[:, None]
+  return bits.union(jnp.concatenate([piece, king], axis=1), axis=0) != 0
+
+
+def to_chess(state: chess.State, action: Array) -> Array:
+  """Returns a legal move [] as `chess` numbers it.
+
+  >>> state = position(chess.ROOK, jnp.array([42, 0, 26]), jnp.bool_(False))
+  >>> chess.action_name(int(to_chess(state, parse_action('R', 'Re4'))))
+  'a8e8'
   """
-  return chess.observe(state)[..., np.r_[0:12, 118]]
+  kings, others, mine = _men(state)
+  by_king = action >= _KING_STEPS
+  man = bits.members(jnp.where(by_king, kings, others) & mine)
+  plane = action - jnp.where(by_king, _KING_STEPS, 0)
+  return (jnp.argmax(man) * chess.NUM_PLANES + plane).astype(jnp.int32)
+
+
+def from_chess(state: chess.State, move: Array) -> Array:
+  """Returns the action [] of a legal move as `chess` numbers it."""
+  kings, _, _ = _men(state)
+  by_king = bits.members(kings)[move // chess.NUM_PLANES]
+  return move % chess.NUM_PLANES + jnp.where(by_king, _KING_STEPS, 0)
+
+
+def step(state: chess.State, action: Array) -> chess.State:
+  """Plays a legal action; a finished game stays as it is."""
+  return chess.step(state, to_chess(state, action))
+
+
+def observe(state: chess.State) -> Array:
+  """Returns [8, 8, 5] float32: what of chess's planes matters with three men.
+
+  The mover's king and piece, the opponent's king and piece, and the half moves
+  without progress / 100.
+  """
+  kings, others, mine = _men(state)
+  men = [kings & mine, others & mine, kings & ~mine, others & ~mine]
+  there = bits.members(jnp.stack(men, axis=1)).reshape(8, 8, 4)
+  clock = jnp.broadcast_to(state.clock / MAX_PLIES, (8, 8, 1))
+  return jnp.concatenate([there, clock], axis=-1).astype(jnp.float32)
 
 
 def squares_of(state: chess.State) -> Array:
@@ -132,23 +205,40 @@ def _symmetry(turns: int, mirrored: bool) -> games.Symmetry:
       row, column = -column, row
     return (row, -column) if mirrored else (row, column)
 
-  cells = np.arange(64).reshape(8, 8)
-  cells = np.rot90(cells, turns)
-  cells = cells[:, ::-1] if mirrored else cells
-  # The cell x of the turned board shows the cell cells[x] of this one.
-  planes = np.arange(chess.NUM_PLANES)
+  # Turned, what goes in one direction goes in another.
+  source = np.arange(NUM_ACTIONS)
   for direction, vector in enumerate(chess.COMPASS):
     turned = chess.COMPASS.index(on_vector(vector))
-    planes[turned:56:8] = np.arange(direction, 56, 8)
-  for leap, vector in enumerate(chess.LEAPS):
-    planes[56 + chess.LEAPS.index(on_vector(vector))] = 56 + leap
-  # Pawns that promote, of which there are none, stay as they are.
-  source = cells.reshape(64, 1) * chess.NUM_PLANES + planes
+    source[turned::8] = np.arange(direction, NUM_ACTIONS, 8)
 
   def on_policy(policy):
-    return jnp.take(policy, source.reshape(-1), axis=-1)
+    return jnp.take(policy, source, axis=-1)
 
   return games.Symmetry(on_board, on_policy)
+
+
+def action_name(letter: str, action: int) -> str:
+  """Returns man, direction as the mover sees it, and how far: 'Re4', 'Knw1'.
+
+  >>> action_name('R', 26)
+  'Re4'
+  """
+  by_king = action >= _KING_STEPS
+  distance, way = divmod(action - _KING_STEPS * by_king, 8)
+  return f'{"K" if by_king else letter}{_WAYS[way]}{distance + 1}'
+
+
+def parse_action(letter: str, text: str) -> int:
+  """Returns the action of that name; letters of either case."""
+  found = re.fullmatch(r'(.)(ne|nw|se|sw|n|e|s|w)([1-7])', text.strip().lower())
+  man, way, distance = found.groups() if found else ('', '', '1')
+  if man not in ('k', letter.lower()) or (man == 'k' and distance != '1'):
+    raise UsageError(
+      f'{text!r} is no move; possible: the king one square (Kn1, Kne1 ...), '
+      f'the piece up to seven ({letter}n7)'
+    )
+  first = _KING_STEPS if man == 'k' else 8 * (int(distance) - 1)
+  return first + _WAYS.index(way)
 
 
 @functools.cache
@@ -160,11 +250,17 @@ def make(name: str) -> games.Game:
   >>> int(game.to_play(state)), bool(game.terminal(state))
   (0, False)
   """
+  letter = _LETTERS[PIECES[name]]
   return chess.GAME._replace(
     name=name,
+    num_actions=NUM_ACTIONS,
     init=functools.partial(init, PIECES[name]),
+    step=step,
+    legal_mask=legal_mask,
     observe=observe,
-    observation_shape=(8, 8, 13),
+    observation_shape=(8, 8, 5),
     max_plies=MAX_PLIES,
     symmetries=symmetries(),
+    action_name=functools.partial(action_name, letter),
+    parse_action=functools.partial(parse_action, letter),
   )

@@ -91,6 +91,7 @@ class Config:
   temperature_plies: int = 10  # plies played with noise; AZ: 30
   opening_plies: int = 27  # at most so many exploratory plies first [T]; AZ: 0
   td_lambda: float = 0.5  # of the value targets; AZ: 1, the game's result
+  discount: float = 1.0  # of a result a ply later: below 1, wins are hurried
   wrong_resignations: float = 0.0  # tolerated share; 0: never resign. AGZ: .05
   resign_audit: float = 0.1  # share of games that never resign; AGZ: .1
   window: int = 491_520  # positions kept; AZ: 1M games
@@ -117,8 +118,9 @@ class Config:
       (0, 'weight_decay value_scale dirichlet_alpha'),
     ):
       types.check_fields(self, names, low)
-    shares = 'td_lambda averaging dirichlet_fraction wrong_resignations'
-    types.check_fields(self, f'{shares} resign_audit', 0, 1)
+    shares = 'td_lambda discount averaging dirichlet_fraction'
+    types.check_fields(self, f'{shares} wrong_resignations', 0, 1)
+    types.check_fields(self, 'resign_audit', 0, 1)
     if self.batch_size % self.lanes:
       raise types.UsageError(
         f'config.batch_size={self.batch_size}; the multiples of '
@@ -314,11 +316,14 @@ def ensemble_prior(
 
 
 def make_model(
-  game: games.Game, net: hk.TransformedWithState, prior_exponent: float = 1.0
+  config: Config,
+  game: games.Game,
+  net: hk.TransformedWithState,
+  prior_exponent: float = 1.0,
 ) -> search.RecurrentFn:
   """The rules and the network as the search sees them (`recurrent_fn`).
 
-  The reward is the mover's; a discount of -1 changes sides, 0 ends the game.
+  The reward is the mover's; a negative discount changes sides, 0 ends the game.
   A prior is raised to `prior_exponent`: less than 1 trusts it less.
   """
 
@@ -332,7 +337,8 @@ def make_model(
     logits, value = evaluate_positions(game, net, weights, states)
     return search.RecurrentFnOutput(
       reward=of_player(rewards, mover),
-      discount=jnp.where(over, 0.0, jnp.where(same, 1.0, -1.0)),
+      discount=config.discount
+      * jnp.where(over, 0.0, jnp.where(same, 1.0, -1.0)),
       prior_logits=prior_exponent * logits,
       value=jnp.where(over, 0.0, value),
     ), jax.vmap(game.compact)(states)
@@ -355,7 +361,7 @@ def think(
     num_simulations: of a move; 0 for the raw network, its prior averaged over
       the board's symmetries (AlphaGo, Extended Data Table 2).
   """
-  model = make_model(game, net, config.prior_exponent)
+  model = make_model(config, game, net, config.prior_exponent)
   no_key = jax.random.key(0)
 
   @jax.jit
@@ -449,7 +455,7 @@ def self_play(
 
   Returns the lanes, the rows [L, T] and what ended, [L, T].
   """
-  model = make_model(game, net)
+  model = make_model(config, game, net)
   fresh = take(noise.fresh, 0)
   no_key = jax.random.key(0)  # all noise is drawn beforehand
 
@@ -600,17 +606,20 @@ def select(condition: Array, x: Any, y: Any) -> Any:
   return jax.tree.map(leaf, x, y)
 
 
-def value_targets(rows: Row, td_lambda: float) -> tuple[Array, Array]:
+def value_targets(
+  rows: Row, td_lambda: float, discount: float = 1.0
+) -> tuple[Array, Array]:
   """Lets results flow back from the ends of games, in one lane.
 
   z_t = r_t + discount_t ((1 - lambda_t) v_{t+1} + lambda_t z_{t+1}), the
-  lambda-return with a discount of -1 where the players change and 0 where the
-  game ends. What follows an exploratory move says nothing of the position
+  lambda-return with a negative discount where the players change and 0 where
+  the game ends. What follows an exploratory move says nothing of the position
   before it: there z_t is the search's own value.
 
   Args:
     rows: [n, ...], consecutive plies.
     td_lambda: 1 for the game's result alone [AZ].
+    discount: of a ply, without its sign.
 
   Returns:
     targets [n] and whether they are known yet [n].
@@ -619,7 +628,7 @@ def value_targets(rows: Row, td_lambda: float) -> tuple[Array, Array]:
   def back(carry, row):
     target, known, next_value, next_player = carry
     value, player, reward, done, off_policy = row
-    side = jnp.where(player == next_player, 1.0, -1.0)
+    side = jnp.where(player == next_player, discount, -discount)
     later = (1 - td_lambda) * next_value + td_lambda * target
     target = jnp.where(done, reward, side * later)
     target = jnp.where(off_policy, value, target)
@@ -756,7 +765,9 @@ def make_step(config: Config, game: games.Game, net, mesh) -> types.StepFn:
     window = jax.tree.map(
       lambda *x: jnp.concatenate(x, axis=1), state.pending, rows
     )
-    target, known = jax.vmap(value_targets, (0, None))(window, config.td_lambda)
+    target, known = jax.vmap(value_targets, (0, None, None))(
+      window, config.td_lambda, config.discount
+    )
     rings = jax.vmap(replay.append)(
       state.rings, window.position._replace(value=target), known & ~window.used
     )
@@ -1161,6 +1172,7 @@ _ENDGAME = Config(
   value_scale=1.0,
   opening_plies=0,
   td_lambda=0.95,
+  discount=0.98,
   window=131_072,
   updates_per_step=12,
   learning_rate=2e-3,

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dl_lectures.envs import chess_endgames, games
+from dl_lectures.envs import chess, chess_endgames, games
+from dl_lectures.types import UsageError
 
 NAMES = list(chess_endgames.PIECES)
 TURN = np.arange(64).reshape(8, 8)
@@ -15,7 +16,7 @@ TURN = np.arange(64).reshape(8, 8)
 
 @pytest.mark.parametrize('name', NAMES)
 def test_games_begin_in_legal_positions_with_white_to_move(name):
-  chess = pytest.importorskip('chess')
+  python_chess = pytest.importorskip('chess')
   from dl_lectures.envs import chess_notation
 
   game = chess_endgames.make(name)
@@ -26,9 +27,9 @@ def test_games_begin_in_legal_positions_with_white_to_move(name):
   fens = set()
   for i in range(100):
     state = jax.tree.map(lambda x, i=i: x[i], states)
-    board = chess.Board(chess_notation.to_fen(state))
+    board = python_chess.Board(chess_notation.to_fen(state))
     assert board.is_valid()
-    assert board.turn == chess.WHITE
+    assert board.turn == python_chess.WHITE
     assert len(board.piece_map()) == 3
     fens.add(board.fen())
   assert len(fens) > 90
@@ -80,6 +81,69 @@ def test_symmetries_carry_moves_as_they_carry_men(number):
     seen, moves = look(jnp.asarray(place[squares]), jnp.bool_(False))
     np.testing.assert_array_equal(symmetry.observation(observation), seen)
     np.testing.assert_array_equal(symmetry.policy(legal), moves)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_moves_are_those_of_chess(name):
+  piece = chess_endgames.PIECES[name]
+
+  @jax.jit
+  def look(squares, black_moves):
+    state = chess_endgames.position(piece, squares, black_moves)
+    every = jnp.arange(chess_endgames.NUM_ACTIONS)
+    moves = jax.vmap(lambda a: chess_endgames.to_chess(state, a))(every)
+    back = jax.vmap(lambda m: chess_endgames.from_chess(state, m))(moves)
+    legal = chess_endgames.is_legal(piece, squares, black_moves)
+    mine = chess_endgames.legal_mask(state)
+    return legal, mine, moves, back, chess.legal_mask(state)
+
+  draw = np.random.default_rng(4)
+  seen = 0
+  for ply in range(60):
+    squares = jnp.asarray(draw.choice(64, 3, replace=False))
+    possible, mine, moves, back, theirs = look(squares, jnp.bool_(ply % 2))
+    if possible:
+      seen += 1
+      assert set(moves[mine].tolist()) == set(np.flatnonzero(theirs).tolist())
+      np.testing.assert_array_equal(back[mine], np.flatnonzero(mine))
+  assert seen > 20
+
+
+def test_observation_by_hand():
+  # White: king c3, rook a8; Black: king c5, who sees the ranks from his side.
+  rook, squares = chess_endgames.PIECES['chess_krk'], jnp.array([42, 0, 26])
+  for black_moves, planes in (
+    (False, [42, 0, 26, None]),
+    (True, [34, None, 18, 56]),
+  ):
+    state = chess_endgames.position(rook, squares, jnp.bool_(black_moves))
+    seen = np.asarray(
+      chess_endgames.observe(state._replace(clock=jnp.int32(7)))
+    )
+    assert seen.shape == (8, 8, 5)
+    np.testing.assert_allclose(seen[..., 4], 0.07)
+    for plane, square in enumerate(planes):
+      found = np.flatnonzero(seen[..., plane])
+      assert found.tolist() == ([] if square is None else [square])
+
+
+def test_moves_have_names():
+  game = chess_endgames.make('chess_krk')
+  names = [game.action_name(action) for action in range(game.num_actions)]
+  assert (names[0], names[55], names[56]) == ('Rn1', 'Rnw7', 'Kn1')
+  assert [game.parse_action(name.upper()) for name in names] == list(range(64))
+  for text in ('', 'Rn8', 'Kn2', 'Qn1', 'Rx1', 'e4'):
+    with pytest.raises(UsageError, match='is no move'):
+      game.parse_action(text)
+
+
+def test_which_positions_are_of_an_endgame():
+  rook, squares = chess_endgames.PIECES['chess_krk'], jnp.array([42, 0, 26])
+  for black_moves in (False, True):
+    state = chess_endgames.position(rook, squares, jnp.bool_(black_moves))
+    assert chess_endgames.holds('chess_krk', state)
+    assert not chess_endgames.holds('chess_kqk', state)
+  assert not chess_endgames.holds('chess_krk', chess.init(jax.random.key(0)))
 
 
 def test_they_are_games_by_name():

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from dl_lectures.envs import games
+from dl_lectures.envs import chess_endgames, games
 from dl_lectures.types import UsageError
 from experiments import notation
 
@@ -32,6 +32,19 @@ def test_moves_are_read_and_written_from_either_side(
     state = step(state, np.int32(action))
   with pytest.raises(UsageError, match=none):
     write.parse(state, none)
+
+
+def test_endgames_are_written_as_chess_is():
+  game = games.make('chess_krk')
+  write = notation.of(game)
+  state = chess_endgames.position(
+    chess_endgames.PIECES['chess_krk'], np.array([42, 0, 26]), np.bool_(False)
+  )
+  for move in ('a8e8', 'c5b6', 'c3c4', 'b6a7'):
+    action = write.parse(state, move)
+    assert game.legal_mask(state)[action]
+    assert write.name(state, action) == move
+    state = game.step(state, np.int32(action))
 
 
 def test_a_game_without_notation_is_told():

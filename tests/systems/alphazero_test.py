@@ -112,6 +112,12 @@ def test_lambda_mixes_the_search_values_in():
   np.testing.assert_allclose(target, [-0.025, -0.55, 1], rtol=1e-6)
 
 
+def test_a_discount_shrinks_what_comes_later():
+  game = rows([0.5, 0.6, 0.1], [0, 1, 0], [0, 0, 1], [0, 0, 1], [0, 0, 0])
+  target, _ = alphazero.value_targets(game, 1.0, 0.9)
+  np.testing.assert_allclose(target, [0.81, -0.9, 1], rtol=1e-6)
+
+
 def test_the_value_is_that_of_the_policy_found_not_of_moves_tried_and_dropped():
   payoff = jnp.array([-1.0, 1.0, -1.0, -1.0])
 
