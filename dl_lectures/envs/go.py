@@ -75,7 +75,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dl_lectures.envs import games
+from dl_lectures.envs import bits, games
 from dl_lectures.types import Array, Key, UsageError
 
 MAX_BOARD_SIZE = 25  # letters without the I; a row is a word of 32 bits
@@ -235,6 +235,8 @@ def step(rules: Rules, state: State, action: Array) -> State:
       state.chains,
     ),
   )
+  # Read in many places, and in a search computed anew for each of them.
+  chains = bits.settle(chains.astype(jnp.uint16)).astype(jnp.int16)
 
   keys = jnp.asarray(_keys(size))
   own, other = jnp.where(white, keys[::-1], keys)
