@@ -10,11 +10,12 @@ CPU time a search. Two lines a case:
   2 residual blocks of 32 channels (`network`). The shares of tree, rules and
   network in our time stand beside.
 
-  python -m benchmarks.selfplay
+  python -m benchmarks.selfplay [connect_four] [go] [chess] [shogi]
 """
 
 import importlib.metadata
 import importlib.util
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -217,15 +218,21 @@ def measure(case: tuple, evaluator: str, rounds: int) -> Iterator[dict]:
   }
 
 
-def main() -> None:
-  """Prints the lines of every case."""
+def main(names: list[str]) -> None:
+  """Prints the lines of these games, of all if none is named."""
+  possible = [case[0] for case in CASES]
+  unknown = set(names) - set(possible)
+  if unknown:
+    sys.exit(f'unknown: {", ".join(unknown)}; possible: {", ".join(possible)}')
   host.tune_allocator()
   host.enable_compile_cache()
   for case in CASES:
+    if names and case[0] not in names:
+      continue
     for evaluator in ('uniform', 'network'):
       for line in measure(case, evaluator, rounds=7):
         timing.show(line)
 
 
 if __name__ == '__main__':
-  main()
+  main(sys.argv[1:])

@@ -64,7 +64,9 @@ class Verdict(NamedTuple):
   Attributes:
     games: the number played, all won at their beginning.
     won: how many were mate in the end.
-    spoiled: in how many a move of the player gave the win away.
+    spoiled: in how many a move of the player gave the win away, or a position
+      came up for the third time. Who only runs out of his fifty moves has not
+      won, and is not counted here.
     plies: of the games won, the mean length.
     best_plies: the mean length of the same with best play.
   """
@@ -247,6 +249,7 @@ def judge(
     states = step(states, jnp.asarray(actions))
     if ply % 2 == 0:
       spoiled |= plies_to_mate(endgame, states) >= NEVER
+  spoiled |= np.asarray(states.ending) == chess.REPETITION
   mated = np.asarray(jax.vmap(game.reward)(states))[:, 0] > 0
   return Verdict(
     games=len(won),

@@ -76,7 +76,7 @@ def accuracy_over_training(
       title=title,
       xlabel='minutes of training',
       ylabel='result kept',
-      ylim=(0.2, 1.02),
+      ylim=(min([0.2, *baselines.values()]), 1.02),
     )
     axes.legend(fontsize=8, loc='lower right')
 

@@ -30,6 +30,13 @@ simulations in .88 (untrained: .66); of random play, plies 15-24, .95 (.85) and
 .97 (.90). Most of the opening prior ends at the one winning column. The paper
 has no such figure: it beats Stockfish, Elmo and AlphaGo Zero after hours on
 5,000 TPUs. `results/alphazero.json` holds the exact numbers.
+
+Other presets, each judged by who knows better: `go_5x5` opens in the centre with
+all of its visits and loses to GNU Go's level 10 with neither colour;
+`chess_krk` mates with king and rook in 400 of 400 positions against a defender
+who reads a table of all of them, 200 simulations a move (untrained: .02); the
+raw network does in .93. With a discount of .98 a ply a mate in 3 is worth more
+than a mate in 20, which is what keeps the mating side from wandering.
 """
 
 import dataclasses
@@ -1245,7 +1252,7 @@ PRESETS = {
     opening_plies=20,
     num_steps=800,
   ),
-  # Mates with a queen, ten minutes, and with a rook: not measured.
+  # Mates with a queen and with a rook: 3 and 13 minutes of one CPU core.
   'chess_kqk': _ENDGAME,
   'chess_krk': dataclasses.replace(_ENDGAME, game='chess_krk', num_steps=400),
   'paper': _PAPER,

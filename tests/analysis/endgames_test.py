@@ -107,6 +107,23 @@ def test_the_perfect_player_mates_in_time_and_a_random_one_does_not():
   assert worst.spoiled > 12
 
 
+def test_who_lets_positions_come_back_gives_the_win_away():
+  found = endgames.solve('chess_kqk')
+  game = chess_endgames.make('chess_kqk')
+  legal_mask = jax.jit(jax.vmap(game.legal_mask))
+
+  def to_and_fro(states):
+    # The king's steps come last: he goes back where he came from.
+    mask = np.asarray(legal_mask(states))
+    first = mask.shape[1] - 1 - mask[:, ::-1].argmax(1)
+    back = 56 + (np.asarray(states.ply) // 2 % 2 * 4 + 2) % 8
+    return np.where(mask[np.arange(len(mask)), back], back, first)
+
+  verdict = endgames.judge(found, to_and_fro, jax.random.key(1), 24)
+  assert verdict.won == 0
+  assert verdict.spoiled > 12
+
+
 def test_what_is_claimed_is_what_was_found():
   found = endgames.examine(
     'chess_krk', {0: lambda states: np.zeros(len(states.ply), int)}, every=100

@@ -75,6 +75,20 @@ def in_the_repository(monkeypatch):
   monkeypatch.chdir(ROOT)
 
 
+def test_the_network_of_an_endgame_takes_only_its_men():
+  game = games.make('chess_krk')
+  dialect = engine._chess(notation.of(game), game)
+  state = dialect.position('fen 8/8/8/2k5/8/2K5/8/R7 w - - 0 1 moves a1a8')
+  assert dialect.colour(state) == 'b'
+  assert not dialect.stuck(state)
+  for fen in (
+    '8/8/8/2k5/8/2K5/8/Q7 w - - 0 1',
+    '8/8/8/2k5/8/2K5/8/8 w - - 0 1',
+  ):
+    with pytest.raises(UsageError, match='chess_krk has no such men'):
+      dialect.position(f'fen {fen}')
+
+
 def test_the_search_keeps_its_tree_when_the_game_goes_on():
   player, _ = untrained('go', 5)
   searcher = engine.make_searcher(player)
