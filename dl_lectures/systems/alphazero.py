@@ -31,12 +31,13 @@ simulations in .88 (untrained: .66); of random play, plies 15-24, .95 (.85) and
 has no such figure: it beats Stockfish, Elmo and AlphaGo Zero after hours on
 5,000 TPUs. `results/alphazero.json` holds the exact numbers.
 
-Other presets, each judged by who knows better: `go_5x5` opens in the centre with
-all of its visits and loses to GNU Go's level 10 with neither colour;
+Other presets, each judged by who knows better: `go_5x5` opens in the centre
+with all of its visits and loses to GNU Go's level 10 with neither colour;
 `chess_krk` mates with king and rook in 400 of 400 positions against a defender
-who reads a table of all of them, 200 simulations a move (untrained: .02); the
-raw network does in .93. With a discount of .98 a ply a mate in 3 is worth more
-than a mate in 20, which is what keeps the mating side from wandering.
+who reads a table of all of them, with 200 simulations a move (untrained: .02);
+its raw network does in .93. There a result is discounted by .98 a ply, so that
+a mate in 3 is worth more than one in 20 and the mating side has no cause to
+wander.
 """
 
 import dataclasses
