@@ -101,12 +101,14 @@ def init(piece: int, key: Key) -> chess.State:
 
 def holds(name: str, state: chess.State) -> bool:
   """Whether a position is one of the endgame of that name (host)."""
-  kings, others, _ = _men(state)
+  kings, others, mine = _men(state)
   piece = PIECES[name]
   codes = np.asarray(state.boards[0, 1:])
   has = [bits.squares(np.asarray(others) & code) for code in codes]
+  white_moves = int(state.ply) % 2 == 0
   return (
     len(bits.squares(others)) == 1
+    and len(bits.squares(others & mine)) == white_moves
     and len(bits.squares(kings)) == 2
     and all(bool(h) == bool(piece >> bit & 1) for bit, h in enumerate(has))
   )

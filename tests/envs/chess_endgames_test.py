@@ -143,6 +143,9 @@ def test_which_positions_are_of_an_endgame():
     state = chess_endgames.position(rook, squares, jnp.bool_(black_moves))
     assert chess_endgames.holds('chess_krk', state)
     assert not chess_endgames.holds('chess_kqk', state)
+    # The rook is Black's.
+    turned = state._replace(ply=1 - state.ply)
+    assert not chess_endgames.holds('chess_krk', turned)
   assert not chess_endgames.holds('chess_krk', chess.init(jax.random.key(0)))
 
 
