@@ -7,6 +7,8 @@ Black's, and tells a promotion.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from dl_lectures.envs import chess_endgames, games
 from dl_lectures.types import UsageError
 
@@ -43,15 +45,15 @@ def of(game: games.Game) -> Notation:
   if game.name in chess_endgames.PIECES:
     from dl_lectures.envs import chess_notation
 
-    return Notation(
-      'uci',
-      lambda state, action: chess_notation.move_name(
-        state, int(chess_endgames.to_chess(state, action))
-      ),
-      lambda state, text: int(
-        chess_endgames.from_chess(state, chess_notation.parse_move(state, text))
-      ),
-    )
+    def chess_name(state: Any, action: int) -> str:
+      move = chess_endgames.to_chess(state, jnp.int32(action))
+      return chess_notation.move_name(state, int(move))
+
+    def parse_chess(state: Any, text: str) -> int:
+      move = jnp.int32(chess_notation.parse_move(state, text))
+      return int(chess_endgames.from_chess(state, move))
+
+    return Notation('uci', chess_name, parse_chess)
   if game.name == 'chess':
     from dl_lectures.envs import chess_notation
 

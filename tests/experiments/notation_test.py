@@ -1,6 +1,7 @@
 """Moves as programs write them to each other."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -38,13 +39,13 @@ def test_endgames_are_written_as_chess_is():
   game = games.make('chess_krk')
   write = notation.of(game)
   state = chess_endgames.position(
-    chess_endgames.PIECES['chess_krk'], np.array([42, 0, 26]), np.bool_(False)
+    chess_endgames.PIECES['chess_krk'], jnp.array([42, 0, 26]), jnp.bool_(False)
   )
   for move in ('a8e8', 'c5b6', 'c3c4', 'b6a7'):
     action = write.parse(state, move)
     assert game.legal_mask(state)[action]
     assert write.name(state, action) == move
-    state = game.step(state, np.int32(action))
+    state = game.step(state, jnp.int32(action))
 
 
 def test_a_game_without_notation_is_told():
