@@ -18,7 +18,8 @@ a sequence: `with_reader` makes a decoder for whatever becomes vectors.
 
 Unlike [B], the decoder looks after its step rather than before it (Luong, Pham
 & Manning, "Effective approaches to attention-based neural machine translation",
-EMNLP 2015): in training all steps then look at once.
+EMNLP 2015): in training all steps then look at once. With `looks_first` it is
+[B]'s own order: the LSTM reads what it sees, and so remembers it.
 
 Shapes: B batch, S source, T target, H units.
 """
@@ -140,6 +141,7 @@ def with_reader(
   vector_size: int,
   target_size: int,
   attention: bool = True,
+  looks_first: bool = False,
   dropout: float = 0.0,
 ) -> EncoderDecoder:
   """A decoder, an LSTM of H units, for what a reader makes of a source.
@@ -150,6 +152,7 @@ def with_reader(
     vector_size: F of the memory's vectors.
     target_size: tokens of the target.
     attention: whether the decoder sees the vectors, or only its first state.
+    looks_first: whether it looks before each step of its LSTM, or after it.
     dropout: share that is dropped in training; `read` is then also told
       is_training.
   """
@@ -159,16 +162,33 @@ def with_reader(
   ) -> Any:
     x = Embedding(target_size, hidden_size, name='target')(x)
     x = drop(x, dropout, is_training)
-    h, state = LSTM(hidden_size).unroll(x, memory.state, reset=reset)
-    weights = None
-    if attention:
-      context, weights = AdditiveAttention(hidden_size, name='attention')(
-        h,
-        memory.vectors[:, None],
-        memory.vectors[:, None],
-        memory.mask[:, None],
+    lstm, weights = LSTM(hidden_size), None
+    attend = AdditiveAttention(hidden_size, name='attention')
+
+    def look_and_step(state, inputs):
+      x, reset = inputs
+      before = state.hidden
+      if reset is not None:
+        before = jnp.where(reset, 0, before)
+      vectors = memory.vectors
+      context, weights = attend(before, vectors, vectors, memory.mask)
+      x = jnp.concatenate([x, context], axis=-1)[:, None]
+      h, state = lstm.unroll(x, state, reset=reset)
+      return state, (jnp.concatenate([h[:, 0], context], axis=-1), weights)
+
+    if attention and looks_first:
+      times = (
+        jnp.swapaxes(x, 0, 1),
+        None if reset is None else reset.T[..., None],
       )
-      h = jnp.concatenate([h, context], axis=-1)
+      state, seen = hk.scan(look_and_step, memory.state, times)
+      h, weights = (jnp.swapaxes(y, 0, 1) for y in seen)
+    else:
+      h, state = lstm.unroll(x, memory.state, reset=reset)
+      if attention:
+        vectors = memory.vectors[:, None]
+        context, weights = attend(h, vectors, vectors, memory.mask[:, None])
+        h = jnp.concatenate([h, context], axis=-1)
     h = jnp.tanh(hk.Linear(hidden_size, name='mix')(h))
     h = drop(h, dropout, is_training)
     logits = hk.Linear(target_size, name='head')(h)

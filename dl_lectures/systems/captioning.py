@@ -65,8 +65,11 @@ class Config:
   channels: int = 32  # of the convolutions; [X]: 512, of a ready-made network
   blocks: int = 2  # of the residual tower on 8 x 8 places; [X]: 14 x 14 places
   units: int = 128  # of each LSTM; [X]: 1,800
+  # share of the words written so far that the decoder is not told in training,
+  # so that it looks instead of guessing (Bowman et al. 2016)
+  word_dropout: float = 0.5
   batch_size: int = 64  # scenes; [X]: 64
-  num_steps: int = 2000  # updates
+  num_steps: int = 1500  # updates
   learning_rate: float = 2e-3  # of Adam, falling to 0; [X]: Adam too
   clip: float = 1.0  # norm of a network's gradient
 
@@ -74,6 +77,7 @@ class Config:
     """Refuses what cannot be, in one line."""
     types.check_fields(self, 'channels units batch_size num_steps', 1)
     types.check_fields(self, 'blocks learning_rate', 0)
+    types.check_fields(self, 'word_dropout', 0, 1)
     if self.clip <= 0:
       raise types.UsageError(
         f'config.clip={self.clip}; more than 0 is possible'
@@ -83,7 +87,9 @@ class Config:
 PRESETS = {
   'smoke': Config(channels=4, blocks=0, units=8, batch_size=8, num_steps=20),
   'laptop': Config(),
-  'paper': Config(channels=512, units=1800, num_steps=200_000),
+  'paper': Config(
+    channels=512, units=1800, word_dropout=0.0, num_steps=200_000
+  ),
 }
 
 
@@ -97,8 +103,18 @@ def networks(config: Config) -> Nets:
     x = jax.nn.relu(convolve()(image - 0.5))
     x = jax.nn.relu(convolve()(x))
     x = convolution.ResidualTower(config.channels, config.blocks)(x)
-    vectors = x.reshape(len(x), -1, x.shape[-1])
-    mean = jnp.mean(vectors, axis=1)
+    # Each vector also knows where it is.
+    line = jnp.linspace(-1, 1, x.shape[1])
+    where = jnp.stack(jnp.meshgrid(line, line), axis=-1)
+    where = jnp.broadcast_to(where[None], (*x.shape[:3], 2))
+    vectors = jnp.concatenate([x, where], axis=-1)
+    vectors = vectors.reshape(len(x), -1, vectors.shape[-1])
+    # How much there is of each feature, and where it is on average.
+    ones = jnp.ones((*x.shape[:3], 1))
+    moments = jnp.einsum(
+      'bhwc,bhwk->bck', x, jnp.concatenate([ones, where], axis=-1)
+    )
+    mean = moments.reshape(len(x), -1) / vectors.shape[1]
     state = hk.LSTMState(
       jnp.tanh(hk.Linear(config.units, name='hidden')(mean)),
       hk.Linear(config.units, name='cell')(mean),
@@ -110,9 +126,10 @@ def networks(config: Config) -> Nets:
     name: encoder_decoder.with_reader(
       read,
       config.units,
-      vector_size=config.channels,
+      vector_size=config.channels + 2,
       target_size=scenes.NUM_TOKENS,
       attention=name == 'attention',
+      looks_first=True,
     )
     for name in NAMES
   }
@@ -127,12 +144,27 @@ def optimizer(config: Config) -> optax.GradientTransformation:
 
 
 def loss(
-  nets: Nets, params: Any, net_state: Any, key: types.Key, batch: Batch
+  config: Config,
+  nets: Nets,
+  params: Any,
+  net_state: Any,
+  key: types.Key,
+  batch: Batch,
 ) -> tuple[Array, tuple[Any, types.Metrics]]:
-  """The sum of the networks' losses: mean -log p of a word, nats."""
-  del key
+  """The sum of the networks' losses: mean -log p of a word, nats.
+
+  Args:
+    config: the settings.
+    nets: the networks, which add their losses.
+    params: of each.
+    net_state: of nothing.
+    key: consumed; of the words that the decoders are not told.
+    batch: scenes.
+  """
   given, wanted = batch.caption[:, :-1], batch.caption[:, 1:]
   counts = wanted != scenes.PAD
+  dropped = jax.random.bernoulli(key, config.word_dropout, given.shape)
+  given = jnp.where(dropped, scenes.PAD, given)
   metrics = {}
   for name, net in nets.items():
     memory = net.encode(params[name], batch.image)
@@ -157,7 +189,9 @@ def init(config: Config, nets: Nets, key: types.Key) -> State:
 
 def make_step(config: Config, nets: Nets) -> types.StepFn:
   """(state, batch, key) -> (state, metrics): an update of both."""
-  return training.make_step(functools.partial(loss, nets), optimizer(config))
+  return training.make_step(
+    functools.partial(loss, config, nets), optimizer(config)
+  )
 
 
 def batches(config: Config, step: int) -> Iterator[Batch]:

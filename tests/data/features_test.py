@@ -25,9 +25,7 @@ def test_features_are_those_of_the_alignment(chain, made):
   assert read.pairs.shape == (length, length, 3)
   assert read.residues.shape == (length, 53)
   assert read.pairs.dtype == read.residues.dtype == np.float32
-  np.testing.assert_allclose(
-    read.pairs, read.pairs.swapaxes(0, 1), atol=1e-5
-  )
+  np.testing.assert_allclose(read.pairs, read.pairs.swapaxes(0, 1), atol=1e-5)
   np.testing.assert_array_equal(read.pairs[..., 2], ops.gap_matrix(made.rows))
   letters = read.residues[:, :21].argmax(axis=1)
   np.testing.assert_array_equal(letters, proteins.encode(chain.sequence))

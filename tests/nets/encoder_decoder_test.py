@@ -6,19 +6,40 @@ import numpy as np
 import pytest
 
 from dl_lectures.nets import encoder_decoder as lib
+from dl_lectures.nets.embedding import Embedding
+from dl_lectures.nets.recurrent import LSTM
 
 SOURCE = jnp.array([[3, 1, 4, 0, 0], [2, 4, 4, 1, 3]])
 LENGTHS = jnp.array([3, 5])
 TARGET = jnp.array([[1, 6, 2, 5], [1, 5, 5, 3]])
 
 
-@pytest.fixture(
-  params=[True, False], ids=['attention', 'one vector'], scope='module'
-)
-def net(request):
-  made = lib.encoder_decoder(
-    8, source_size=5, target_size=7, attention=request.param
+def looking_first():
+  """The encoder of the others, and a decoder that looks before its step."""
+
+  def read(source, lengths):
+    x = Embedding(5, 8)(source)
+    mask = jnp.arange(source.shape[1])[None] < lengths[:, None]
+    h, state = LSTM(8).unroll(x, mask=mask)
+    return lib.Memory(jnp.concatenate([h, x], axis=-1), mask, state)
+
+  return lib.with_reader(
+    read, 8, vector_size=16, target_size=7, looks_first=True
   )
+
+
+MAKE = {
+  'attention': lambda: lib.encoder_decoder(8, source_size=5, target_size=7),
+  'one vector': lambda: lib.encoder_decoder(
+    8, source_size=5, target_size=7, attention=False
+  ),
+  'looking first': looking_first,
+}
+
+
+@pytest.fixture(params=MAKE, scope='module')
+def net(request):
+  made = MAKE[request.param]()
   weights = jax.jit(made.init)(jax.random.key(0), SOURCE, LENGTHS, TARGET)
   decoder = made.decoder._replace(
     apply_from=jax.jit(made.decoder.apply_from), step=jax.jit(made.decoder.step)
@@ -38,6 +59,20 @@ def test_a_step_at_a_time_is_the_whole(net):
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), carry, after
   )
+
+
+def test_a_reset_forgets_what_was_written(net):
+  made, weights = net
+  memory = made.encode(weights, SOURCE, LENGTHS)
+  reset = jnp.array([[False, False, True, False]] * 2)
+  whole, _ = made.decoder.apply_from(
+    weights.decoder, None, memory, TARGET, reset
+  )
+  zero = jax.tree.map(jnp.zeros_like, memory.state)
+  anew, _ = made.decoder.apply_from(
+    weights.decoder, None, memory._replace(state=zero), TARGET[:, 2:]
+  )
+  np.testing.assert_allclose(whole[:, 2:], anew, atol=1e-5)
 
 
 def test_padding_is_not_read(net):

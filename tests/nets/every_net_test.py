@@ -97,6 +97,11 @@ CASES = {
     (4, 6, 8),
     12 * 8 * 8 + 13 * 8,
   ),
+  'additive attention': Case(
+    lambda: lambda x: attention.AdditiveAttention(7)(x[:, 0], x, x)[0],
+    (4, 6, 3),
+    (3 * 7 + 7) + 3 * 7 + 7,
+  ),
   'pointer': Case(
     lambda: lambda x: attention.Pointer(7)(x[:, 0], x),
     (4, 6, 3),

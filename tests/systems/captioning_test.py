@@ -45,8 +45,9 @@ def test_it_learns_and_resumes_bit_for_bit(begun):
 
 def test_padding_costs_nothing_and_each_network_its_own(begun):
   _, state = begun
+  config = dataclasses.replace(TINY, word_dropout=0.0)
   total, (_, metrics) = captioning.loss(
-    NETS, state.params, {}, jax.random.key(0), SCENES
+    config, NETS, state.params, {}, jax.random.key(0), SCENES
   )
   for name, net in NETS.items():
     weights: Any = state.params[name]
@@ -62,6 +63,26 @@ def test_padding_costs_nothing_and_each_network_its_own(begun):
     found = metrics[f'loss of {name}']
     np.testing.assert_allclose(found, np.mean(costs), rtol=1e-4)
   np.testing.assert_allclose(total, sum(metrics.values()), rtol=1e-6)
+
+
+def test_words_that_are_dropped_are_not_read(begun):
+  _, state = begun
+  config = dataclasses.replace(TINY, word_dropout=1.0)
+  # The image alone decides.
+  nothing = np.full_like(SCENES.caption[:, :-1], scenes.PAD)
+  memory = NETS['attention'].encode(state.params['attention'], SCENES.image)
+  logits, _ = NETS['attention'].decoder.apply_from(
+    state.params['attention'].decoder, None, memory, nothing
+  )
+  log_p = jax.nn.log_softmax(logits)
+  wanted = SCENES.caption[:, 1:]
+  costs = -np.take_along_axis(np.asarray(log_p), wanted[..., None], 2)[..., 0]
+  _, (_, metrics) = captioning.loss(
+    config, NETS, state.params, {}, jax.random.key(0), SCENES
+  )
+  np.testing.assert_allclose(
+    metrics['loss of attention'], costs[wanted != scenes.PAD].mean(), rtol=1e-4
+  )
 
 
 def test_only_seen_captions_are_learned_from():
@@ -170,6 +191,7 @@ def test_a_run_reports(tmp_path):
   ('changes', 'message'),
   [
     ({'units': 0}, r'config.units=0; at least 1'),
+    ({'word_dropout': 2.0}, r'config.word_dropout=2.0; 0 to 1'),
     ({'blocks': -1}, r'config.blocks=-1; at least 0'),
     ({'clip': 0.0}, r'config.clip=0.0; more than 0'),
   ],
