@@ -98,8 +98,10 @@ def main_fold(
   )
   problem = read(input, chain, blur, seed)
   if not np.any(problem.beliefs.torsions.kappa):
-    # Nothing else tells a chain from its mirror image.
-    config = dataclasses.replace(config, rama_weight=3.0)
+    # Nothing else tells a chain from its mirror image, nor a start from any.
+    config = dataclasses.replace(
+      config, rama_weight=3.0, cutoff=distogram.FARTHEST, local_steps=500
+    )
   start = time.monotonic()
   potential = _make_potential(config, problem.chain, problem.beliefs)
   found = jax.block_until_ready(_fold(config, potential, jax.random.key(seed)))

@@ -22,9 +22,10 @@ takes a distogram and laws of torsions, whoever made them, and `fold` descends.
 
 The second folds 20 chains of 50 to 119 residues from beliefs made of the truth:
 from exact distances and torsions that are 20 degrees off, the lowest of eight
-restarts has a median TM-score of .98, the worst chain .95 (seed 0); 1.6 seconds
-of one core a chain. Near pairs are pulled first, which is ours: with all at
-once, as published, restarts get stuck more often.
+restarts has a median TM-score of .98, the worst chain .95 (seed 0). Near pairs
+are pulled first, which is ours: with all at once, as published, restarts get
+stuck more often. Where no torsions are predicted, starts are fitted to near
+pairs (`fit_locally`), ours as well: it is the difference between .6 and .98.
 """
 
 import dataclasses
@@ -65,6 +66,7 @@ class FoldConfig:
   vdw_weight: float = 5.0  # of our stand-in for Rosetta's score2_smooth
   rama_weight: float = 0.0  # of a generic Ramachandran prior; [R]: none
   staged: bool = False  # near pairs in the sequence first; [R]: all at once
+  local_steps: int = 0  # of `fit_locally` before a descent; [R]: none
   optimizer: str = 'adam'  # or lbfgs; [R]: L-BFGS
   learning_rate: float = 0.1  # Adam's, falling to 0 along a cosine
   steps: int = 800  # evaluations of V and its gradient; [R]: 1,200
@@ -78,8 +80,9 @@ class FoldConfig:
   def __post_init__(self):
     """Refuses what cannot be, in one line."""
     types.check_fields(self, 'steps restarts rounds pool', 1)
-    names = 'distance_weight torsion_weight vdw_weight rama_weight polish noise'
-    types.check_fields(self, f'{names} learning_rate', 0)
+    weights = 'distance_weight torsion_weight vdw_weight rama_weight'
+    types.check_fields(self, weights, 0)
+    types.check_fields(self, 'learning_rate local_steps polish noise', 0)
     types.check_fields(self, 'fresh', 0, 1)
     types.check_fields(self, 'cutoff', 4, distogram.FARTHEST)
     if self.optimizer not in OPTIMIZERS:
@@ -459,11 +462,110 @@ def rama(torsions: Array) -> Array:
 def sample_pose(law: distogram.VonMises, chain: Chain, key: types.Key) -> Pose:
   """A start: torsions drawn from their laws, pieces of the chain anywhere."""
   own, far = jax.random.split(key)
-  grid = jnp.linspace(-jnp.pi, jnp.pi, 360, endpoint=False)
-  logits = law.kappa[..., None] * jnp.cos(grid[None, None])
-  drawn = grid[jax.random.categorical(own, logits)]
   jumps = jax.random.normal(far, (len(chain.mask), 6))
-  return Pose(wrap(law.mean + drawn), jumps)
+  return Pose(sample_torsions(law, own), jumps)
+
+
+def sample_torsions(law: distogram.VonMises, key: types.Key) -> Array:
+  """Torsions from their laws, [L, 2]; of residues without, as in any protein.
+
+  Normal numbers stand for von Mises': as far from their mean on average.
+
+  Args:
+    law: of phi and psi, [L, 2].
+    key: consumed.
+  """
+  own, which = jax.random.split(key)
+  shares = jnp.asarray(np.log(_RAMA_SHARES), jnp.float32)
+  region = jax.random.categorical(which, shares, shape=law.mean.shape[:1])
+  unknown = jnp.all(law.kappa == 0, axis=-1, keepdims=True)
+  mean = jnp.where(
+    unknown, jnp.asarray(_RAMA_MEANS, jnp.float32)[region], law.mean
+  )
+  kappa = jnp.where(
+    unknown, jnp.asarray(_RAMA_KAPPA, jnp.float32)[region], law.kappa
+  )
+  resultant = jax.scipy.special.i1e(kappa) / jax.scipy.special.i0e(kappa)
+  spread = jnp.sqrt(-2 * jnp.log(jnp.maximum(resultant, 1e-6)))
+  return wrap(mean + spread * jax.random.normal(own, mean.shape))
+
+
+# Pairs up to so far apart fix the torsions between them, all but their hand.
+_LOCAL = 4
+
+# Of the first and of the last step of `fit_locally`.
+_LOCAL_TEMPERATURES = 3.0, 1.0
+
+
+def fit_locally(
+  config: FoldConfig, potential: Potential, start: Pose, key: types.Key
+) -> Pose:
+  """Draws torsions anew until near pairs agree; ours, not [R]'s.
+
+  A descent moves atoms by angstrom, and hardly ever turns a torsion from strand
+  to helix: the distances of a sharp distogram are in its way. So Metropolis'
+  rule does it: every fifth residue is given torsions from their law, and keeps
+  them with the probability that V of the pairs around it, at most 4 apart,
+  calls for. It ends with draws from law times exp(-V).
+
+  Args:
+    config: how many steps.
+    potential: of the protein.
+    start: torsions to begin with.
+    key: consumed.
+  """
+  chain = potential.chain
+  length = len(chain.mask)
+  first = jnp.arange(length)[:, None]
+  offset = jnp.arange(1, _LOCAL + 1)[None]
+  last = jnp.minimum(first + offset, length - 1)
+  # Nothing is said of how pieces of a broken chain lie.
+  piece = jnp.cumsum(chain.breaks)
+  together = piece[first] == piece[last]
+  table = potential.table[first, last] * together[..., None, None]
+
+  def values(torsions: Array) -> Array:
+    """[L, 4]: V of the pair of each residue and the one d after it."""
+    atoms = coordinates(chain, start._replace(torsions=torsions))
+    beta = geometry.beta_carbons(atoms, chain.glycine)
+    square = jnp.sum((beta[last] - beta[first]) ** 2, axis=-1)
+    return distogram.evaluate(table, jnp.sqrt(square + 1e-6))[0]
+
+  def within(marks: Array) -> Array:
+    """[L] -> [L, 4]: the sum between the residues of each pair, and at them."""
+    sums = jnp.pad(jnp.cumsum(marks), (1, 0))
+    return sums[last + 1] - sums[first]
+
+  def around(pairs: Array) -> Array:
+    """[L, 4] -> [L]: the sum over all pairs that a residue is within."""
+    sums = jnp.pad(jnp.cumsum(pairs, axis=0), [(1, 0), (0, 0)])
+    begin = jnp.maximum(first - offset, 0)
+    return jnp.sum(sums[1:] - jnp.take_along_axis(sums, begin, 0), axis=-1)
+
+  def step(carry, inputs):
+    torsions, old = carry
+    drawn, chance, phase, temperature = inputs
+    # So far apart that no pair has two of them within.
+    turned = first[:, 0] % (_LOCAL + 1) == phase
+    proposed = jnp.where(turned[:, None], drawn, torsions)
+    new = values(proposed)
+    kept = turned & (jnp.log(chance) * temperature < around(old - new))
+    torsions = jnp.where(kept[:, None], proposed, torsions)
+    return (torsions, jnp.where(within(kept) > 0, new, old)), None
+
+  steps = config.local_steps
+  drawing, chance, phase = jax.random.split(key, 3)
+  inputs = (
+    jax.vmap(sample_torsions, (None, 0))(
+      potential.torsions, jax.random.split(drawing, steps)
+    ),
+    jax.random.uniform(chance, (steps, length)),
+    jax.random.randint(phase, (steps,), 0, _LOCAL + 1),
+    jnp.geomspace(*_LOCAL_TEMPERATURES, steps),
+  )
+  carry = start.torsions, values(start.torsions)
+  (torsions, _), _ = jax.lax.scan(step, carry, inputs)
+  return start._replace(torsions=torsions)
 
 
 def corrupt(config: FoldConfig, pose: Pose, key: types.Key) -> Pose:
@@ -645,15 +747,16 @@ def fold(
   descents = jax.vmap(functools.partial(descend, config, potential))
 
   def start(key, pool, energies, first):
-    anew, which, noise, choice = jax.random.split(key, 4)
+    anew, which, noise, choice, near = jax.random.split(key, 5)
     known = jnp.sum(jnp.isfinite(energies))
     member = jax.random.randint(which, (), 0, jnp.maximum(known, 1))
     old = jax.tree.map(lambda x: x[member], pool)
     fresh = first | (jax.random.uniform(choice) < config.fresh)
+    new = sample(anew)
+    if config.local_steps:
+      new = fit_locally(config, potential, new, near)
     return jax.tree.map(
-      lambda a, b: jnp.where(fresh, a, b),
-      sample(anew),
-      corrupt(config, old, noise),
+      lambda a, b: jnp.where(fresh, a, b), new, corrupt(config, old, noise)
     )
 
   def one_round(carry, number):

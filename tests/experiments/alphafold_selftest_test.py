@@ -40,14 +40,14 @@ def judged(monkeypatch):
   return asked
 
 
-def test_what_has_a_bar_is_run_with_every_seed(settings, judged, tmp_path):
+def test_every_condition_is_run_with_every_seed(settings, judged, tmp_path):
   found = alphafold_selftest.run(settings, tmp_path / 'folds.jsonl')
-  assert {*found} == {*alphafold_selftest.CONDITIONS, 'mirror'}
-  for name, how in alphafold_selftest.CONDITIONS.items():
-    assert len(found[name]) == (6 if how.every_seed else 3)
-    assert how.every_seed == (how.bar is not None)
-  assert len(found['mirror']) == 3
+  assert {*found} == {*alphafold_selftest.CONDITIONS, 'random', 'mirror'}
+  for rows in found.values():
+    assert [row['seed'] for row in rows] == [0, 0, 0, 1, 1, 1]
   assert judged[0][0] == 'true'
+  # Starts of the folds from distances only.
+  assert {row['tm'] for row in found['random']} == {0.2}
 
 
 def test_what_is_kept_is_not_folded_again(settings, judged, tmp_path):

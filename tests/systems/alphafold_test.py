@@ -229,14 +229,95 @@ def test_starts_follow_their_law(native):
   law = distogram.VonMises(
     jnp.full((SIZE, 2), 3.0), jnp.full((SIZE, 2), 4.0).at[1].set(0.0)
   )
+  law = law._replace(kappa=law.kappa.at[2, 0].set(0.0))
   keys = jax.random.split(jax.random.key(0), 400)
   draw = jax.jit(jax.vmap(alphafold.sample_pose, (None, None, 0)))
   drawn = draw(law, native.chain, keys).torsions
   found = jnp.mean(jnp.exp(1j * drawn), axis=0)
   # I1(4) / I0(4) = .8635.
-  assert float(jnp.mean(jnp.abs(found[2:]))) == pytest.approx(0.8635, abs=0.01)
-  assert float(jnp.angle(jnp.mean(found[2:]))) == pytest.approx(3, abs=0.02)
-  assert jnp.abs(found[1]).max() < 0.15
+  assert float(jnp.mean(jnp.abs(found[3:]))) == pytest.approx(0.8635, abs=0.01)
+  assert float(jnp.angle(jnp.mean(found[3:]))) == pytest.approx(3, abs=0.02)
+  # Of one of the two nothing is known: any angle.
+  assert jnp.abs(found[2, 0]) < 0.15
+  assert float(jnp.abs(found[2, 1])) == pytest.approx(0.8635, abs=0.05)
+
+
+def test_torsions_of_which_nothing_is_known_are_those_of_any_protein():
+  law = distogram.VonMises(jnp.full((2000, 2), 2.0), jnp.zeros((2000, 2)))
+  drawn = jax.jit(alphafold.sample_torsions)(law, jax.random.key(0))
+  helix = np.deg2rad([-63, -42])
+  off = np.abs(np.asarray(alphafold.wrap(drawn - helix[None])))
+  # Nine of twenty are helices, all of them within 60 degrees.
+  assert np.mean((off < np.deg2rad(60)).all(-1)) == pytest.approx(
+    0.45, abs=0.04
+  )
+  # Likelier than any angles at all.
+  any_angle = jax.random.uniform(
+    jax.random.key(1), (2000, 2), minval=-np.pi, maxval=np.pi
+  )
+  rama = jax.jit(alphafold.rama)
+  assert jnp.mean(rama(drawn)) < jnp.mean(rama(any_angle)) - 3
+
+
+def right_torsions(poses, native):
+  """The share of residues within 60 degrees of the truth, but for the ends."""
+  off = jnp.abs(alphafold.wrap(poses.torsions - native.truth.torsions[None]))
+  return float(jnp.mean((off < np.deg2rad(60)).all(-1)[:, 1 : LENGTH - 1]))
+
+
+LOCAL = dataclasses.replace(CONFIG, local_steps=400)
+fit_locally = jax.jit(
+  jax.vmap(functools.partial(alphafold.fit_locally, LOCAL), (None, 0, 0))
+)
+
+
+def test_near_pairs_alone_find_the_torsions(native):
+  beliefs = native.beliefs(alphafold.Blur(torsions=False))
+  potential = make_potential(LOCAL, native.chain, beliefs)
+  keys = jax.random.split(jax.random.key(5), 8)
+  draw = jax.jit(jax.vmap(alphafold.sample_pose, (None, None, 0)))
+  starts = draw(potential.torsions, native.chain, keys)
+  found = fit_locally(potential, starts, keys)
+  assert right_torsions(starts, native) < 0.5
+  assert right_torsions(found, native) > 0.7
+  np.testing.assert_array_equal(found.jumps, starts.jumps)
+  # No belief, no change but new draws from the same law.
+  empty = potential._replace(table=jnp.zeros_like(potential.table))
+  again = fit_locally(empty, starts, keys)
+  assert right_torsions(again, native) < 0.5
+
+
+def test_metropolis_keeps_what_the_pairs_around_call_for(native, monkeypatch):
+  """At temperature 0 no step may raise V of the near pairs."""
+  monkeypatch.setattr(alphafold, '_LOCAL_TEMPERATURES', (1e-6, 1e-6))
+  potential = native.potential()
+  near = jnp.asarray((alphafold._separation(SIZE) <= 4) * 1.0)
+  banded = potential._replace(table=potential.table * near[..., None, None])
+  only = dataclasses.replace(
+    CONFIG, torsion_weight=0.0, vdw_weight=0.0, local_steps=3
+  )
+  fit = jax.jit(functools.partial(alphafold.fit_locally, only))
+  pose = native.pose(3)
+  values = [float(energy(only, banded, pose, 1.0))]
+  for key in jax.random.split(jax.random.key(0), 12):
+    pose = fit(potential, pose, key)
+    values.append(float(energy(only, banded, pose, 1.0)))
+  assert (np.diff(values) <= 0.05).all()
+  assert values[-1] < values[0] - 50
+
+
+def test_pieces_of_a_broken_chain_are_fitted_each(native):
+  chain = native.chain._replace(breaks=jnp.arange(SIZE) == 14)
+  potential = native.potential(chain=chain)
+  poses = jax.tree.map(lambda x: jnp.tile(x, (8, 1, 1)), native.pose(3))
+  jumps = jnp.arange(8.0)[:, None, None] * jnp.ones((8, SIZE, 6))
+  keys = jax.random.split(jax.random.key(0), 8)
+  found = fit_locally(
+    potential, poses._replace(jumps=jumps), jnp.tile(keys[:1], 8)
+  )
+  # How the pieces lie changes nothing.
+  for other in found.torsions[1:]:
+    np.testing.assert_allclose(other, found.torsions[0], atol=1e-4)
 
 
 def test_noise_is_as_large_as_told(native):
@@ -364,6 +445,7 @@ def test_the_same_key_gives_the_same_fold(native, folded):
   ('settings', 'message'),
   [
     ({'steps': 0}, 'config.steps=0; at least 1 is possible'),
+    ({'local_steps': -1}, 'config.local_steps=-1; at least 0 is possible'),
     ({'cutoff': 30.0}, r'config.cutoff=30.0; 4 to 22.0 is possible'),
     ({'fresh': 2.0}, 'config.fresh=2.0; 0 to 1 is possible'),
     ({'optimizer': 'sgd'}, "config.optimizer='sgd'; possible: adam, lbfgs"),
