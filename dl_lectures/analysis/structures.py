@@ -67,11 +67,13 @@ def descents(traces: np.ndarray) -> Figure:
   figure = Figure(figsize=(7, 3.6), layout='constrained')
   axes = figure.subplots()
   rounds, steps, restarts = traces.shape
-  place = np.arange(rounds * steps)
+  # A round begins anew: no line leads there from the one before.
+  place = np.arange(rounds * steps).reshape(rounds, steps)
+  for x, y in zip(place, traces, strict=True):
+    axes.plot(x, y, lw=0.8, alpha=0.5, color=_COLOURS[0])
   joined = traces.reshape(rounds * steps, restarts)
-  axes.plot(place, joined, lw=0.8, alpha=0.5, color=_COLOURS[0])
   best = np.minimum.accumulate(np.nanmin(joined, axis=1))
-  axes.plot(place, best, lw=1.5, color='black', label='lowest so far')
+  axes.plot(place.ravel(), best, lw=1.5, color='black', label='lowest so far')
   # The first steps undo clashes and would hide all else.
   high = np.percentile(joined, 90)
   axes.set_ylim(best[-1] - 0.05 * abs(high - best[-1]) - 1, high + 1)
@@ -95,15 +97,16 @@ def chains(points: Mapping[str, np.ndarray]) -> Figure:
     first = np.asarray(points[titles[0]])
     shades = matplotlib.colormaps['turbo'](np.linspace(0.05, 0.95, len(first)))
     for i in range(len(first) - 1):
-      axes.plot(*first[i : i + 2].T, color=shades[i], lw=3)
+      # The legend shows the first piece, and the chain first.
+      label = titles[0] if i == 0 else None
+      axes.plot(*first[i : i + 2].T, color=shades[i], lw=3, label=label)
     for title, colour in zip(titles[1:], _COLOURS[1:], strict=False):
       axes.plot(*np.asarray(points[title]).T, color=colour, lw=1, label=title)
     axes.view_init(elev=15, azim=turn)
-    axes.set_box_aspect((1, 1, 1))
+    axes.set_box_aspect((1, 1, 1), zoom=1.5)
     axes.set_axis_off()
     if side == 0:
-      axes.plot([], [], color=shades[0], lw=3, label=titles[0])
-      axes.legend(loc='upper left')
+      figure.legend(*axes.get_legend_handles_labels(), loc='upper left')
   return figure
 
 

@@ -41,8 +41,10 @@ def test_descents_show_the_lowest_so_far():
 def test_chains_are_drawn_whole(chain):
   figure = structures.chains({'model': chain, 'truth': chain + 1})
   assert len(figure.axes) == 2
-  # Eleven pieces of the model, the truth, and an entry for the legend.
-  assert len(figure.axes[0].lines) == 13
+  # Eleven pieces of the model, and the truth.
+  assert len(figure.axes[0].lines) == 12
+  (legend,) = figure.legends
+  assert [text.get_text() for text in legend.texts] == ['model', 'truth']
 
 
 def test_a_view_is_self_contained(chain):
