@@ -1253,7 +1253,7 @@ PRESETS = {
     opening_plies=20,
     num_steps=800,
   ),
-  # Mates with a queen and with a rook: 3 and 13 minutes of one CPU core.
+  # Mates with a queen, and with a rook: 14 minutes of one CPU core.
   'chess_kqk': _ENDGAME,
   'chess_krk': dataclasses.replace(_ENDGAME, game='chess_krk', num_steps=400),
   'paper': _PAPER,
