@@ -68,7 +68,7 @@ def learn(lines: Iterable[str], size: int) -> Subwords:
 
   >>> vocabulary = learn(['low low low lower', 'newest newest'], size=17)
   >>> vocabulary.symbols[-4:]
-  ('we', '▁l', '▁lo', '▁low')
+  ('lo', 'low', '▁low', 'es')
 
   Args:
     lines: of text.
@@ -143,7 +143,7 @@ def encode(vocabulary: Subwords, lines: Iterable[str]) -> list[list[int]]:
 
   >>> vocabulary = learn(['low low lower'], size=12)
   >>> encode(vocabulary, ['low owl', 'lox'])
-  [[11, 7, 9, 5], [10, 3]]
+  [[9, 11, 9, 6, 8, 5], [9, 10, 3]]
   """
   numbers = {s: UNKNOWN + 1 + i for i, s in enumerate(vocabulary.symbols)}
   seen: dict[str, list[int]] = {}
@@ -192,7 +192,7 @@ def decode(vocabulary: Subwords, tokens: np.ndarray | Sequence[int]) -> str:
   """Tokens as a line, up to STOP.
 
   >>> vocabulary = learn(['low low lower'], size=12)
-  >>> decode(vocabulary, [11, 7, 9, 5, STOP, 5])
+  >>> decode(vocabulary, [9, 11, 9, 6, 8, 5, STOP, 5])
   'low owl'
   """
   return ''.join(split(vocabulary, tokens)).replace(BLANK, ' ').strip()

@@ -74,8 +74,8 @@ def load(
 
   >>> corpus = load()
   >>> corpus.train.source[0], corpus.train.target[0]
-  ('vierhundertfünfundvierzigtausendneunhundertachtundfünfzig', \
-'four hundred and forty-five thousand nine hundred and fifty-eight')
+  ('neunhundertneunundfünfzigtausendzweihundertdreiunddreißig', \
+'nine hundred and fifty-nine thousand two hundred and thirty-three')
   """
   if len(set(languages)) != 2:
     raise UsageError(
