@@ -540,14 +540,24 @@ def draw(
   axes.set(xlabel='updates', ylabel=task.title, ylim=(0, None))
   if axes.lines:
     axes.legend()
-  # The first that are short enough to be read.
+  draw_looks(right_side, task, net, weights)
+  return figure
+
+
+def draw_looks(
+  figure: Any,
+  task: Task,
+  net: encoder_decoder.EncoderDecoder,
+  weights: Any,
+) -> None:
+  """Where the decoder looks: four pairs of the test that are short enough."""
   every, _ = task.test
   short = np.flatnonzero(every.lengths <= _READABLE)[:4]
   some = pairs_lib.pick(every, short)
   memory = net.encode(weights, some.source, some.lengths)
   assert net.look is not None
   looks = np.asarray(net.look(weights, memory, some.target[:, :-1]))
-  cells = right_side.subplots(2, 2).flat
+  cells = figure.subplots(2, 2).flat
   for look, source, length, target, cell in zip(
     looks, *some, cells, strict=False
   ):
@@ -560,4 +570,3 @@ def draw(
     cell.set_yticks(range(len(found)), found, fontsize=7)
     if max(map(len, given)) > 1:
       cell.tick_params('x', rotation=90)
-  return figure
