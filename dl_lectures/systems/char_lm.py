@@ -27,8 +27,8 @@ the updates of `gpt`'s laptop preset, the LSTM reaches 1.617 nats a character on
 the last tenth, and 1.706 where it forgets every 64 characters (three seeds,
 8 to 12 minutes each on a busy core; `results/char_lm*.json`), the GRU 1.569.
 With --config.learning_rate=3e-3 and one seed: RNN 1.639, dilated convolutions
-1.685, WaveNet 1.733, a transformer of one layer 1.934. Kneser-Ney of order 8 has
-1.519. Addition cannot read on and on: its sums grow, and its loss with them
+1.685, WaveNet 1.733, a transformer of one layer 1.934. Kneser-Ney of order 8
+has 1.519. Addition cannot read on and on: its sums grow, and its loss with them
 (hundreds of nats after 100 updates).
 """
 
