@@ -119,34 +119,6 @@ GAMES = {
 }
 
 
-def interleave(
-  arms: Mapping[str, Callable[[], Any]], rounds: int, seconds: float = 0.02
-) -> dict[str, float]:
-  """Returns the median CPU seconds of a call of each arm.
-
-  Args:
-    arms: by name, functions that return arrays, compiled.
-    rounds: in each, every arm has its turn.
-    seconds: how long a turn is about to take.
-  """
-  calls, times = {}, {name: [] for name in arms}
-  for name, arm in arms.items():
-    jax.block_until_ready(arm())
-    calls[name] = max(3, int(seconds / _cpu_seconds(arm, 3)))
-  for _ in range(rounds):
-    for name, arm in arms.items():
-      jax.block_until_ready(arm())
-      times[name].append(_cpu_seconds(arm, calls[name]))
-  return {name: float(np.median(values)) for name, values in times.items()}
-
-
-def _cpu_seconds(arm: Callable[[], Any], calls: int) -> float:
-  start = time.process_time()
-  for _ in range(calls):
-    jax.block_until_ready(arm())
-  return (time.process_time() - start) / calls
-
-
 class Case(NamedTuple):
   """What is timed: `function` of one state, and an action where it plays.
 
@@ -287,7 +259,7 @@ def measure(name: str, rounds: int) -> Iterator[dict[str, Any]]:
       states[f'{side} {what}'] = BATCH * moves
   values = {
     arm: 1e6 * seconds / states[arm]
-    for arm, seconds in interleave(arms, rounds).items()
+    for arm, seconds in timing.interleave_cpu(arms, rounds).items()
   }
   compiles = {side: [] for side in sides}
   for _ in range(3):
