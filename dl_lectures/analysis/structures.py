@@ -48,7 +48,8 @@ def ramachandran(torsions: Mapping[str, np.ndarray]) -> Figure:
   axes = figure.subplots()
   for (title, angles), colour in zip(torsions.items(), _COLOURS, strict=False):
     phi, psi = np.rad2deg(np.asarray(angles)).T
-    axes.scatter(phi, psi, s=14, alpha=0.6, label=title, color=colour)
+    area = 14 if len(phi) < 1000 else 2
+    axes.scatter(phi, psi, s=area, alpha=0.6, label=title, color=colour)
   axes.set(xlim=(-180, 180), ylim=(-180, 180), aspect='equal')
   axes.set(xlabel='phi, degrees', ylabel='psi, degrees')
   axes.set_xticks(range(-180, 181, 90))

@@ -117,28 +117,42 @@ def blurred(
   return jnp.logaddexp(normal + jnp.log1p(-tail), laplace + jnp.log(tail))
 
 
-def contacts_only(log_probs: Array, nearest: float = 3.8) -> Array:
+def contacts_only(
+  log_probs: Array,
+  nearest: float = 3.8,
+  tail: float = 0.05,
+  scale: float = 3.0,
+) -> Array:
   """What is left of a distogram when only contacts are told.
 
   The probability of a contact is spread evenly over its bins, the rest over
-  the others: a potential from it says "together" or "apart" and no more.
+  the others; tails like those of `blurred` pull in what should touch and is
+  far, and push out what should not and is near.
 
   Args:
     log_probs: [..., 64].
     nearest: no two atoms are believed to be nearer, angstrom.
+    tail: share of either part that lies on the other's side.
+    scale: how far it reaches, angstrom.
 
   Returns:
     [..., 64] log-probabilities.
   """
-  near = jnp.clip(contact_probability(log_probs)[..., None], 1e-4, 1 - 1e-4)
-  within = (nearest <= CENTRES) & (np.arange(BINS) < CONTACT_BINS)
-  beyond = np.arange(BINS) >= CONTACT_BINS
-  shape = (1,) * (near.ndim - 1) + (BINS,)
-  within, beyond = (x.reshape(shape) / x.sum() for x in (within, beyond))
-  # No bin is impossible: nothing would pull an atom out of it.
-  return jnp.log(
-    (1 - 1e-4) * (near * within + (1 - near) * beyond) + 1e-4 / BINS
-  )
+  near = contact_probability(log_probs)[..., None]
+  touching = np.arange(BINS) < CONTACT_BINS
+  away = np.exp(-np.abs(CENTRES - EDGES[CONTACT_BINS - 1]) / scale)
+
+  def part(inside: np.ndarray, outside: np.ndarray) -> Array:
+    reach = away * outside
+    spread = (1 - tail) * inside / inside.sum() + tail * reach / reach.sum()
+    return jnp.asarray(spread, jnp.float32).reshape(
+      (1,) * (near.ndim - 1) + (BINS,)
+    )
+
+  contact = part(touching & (nearest <= CENTRES), ~touching)
+  apart = part(~touching, touching)
+  # What is nearer than any two atoms is unlikely, not impossible.
+  return jnp.log(jnp.maximum(near * contact + (1 - near) * apart, 1e-4 / BINS))
 
 
 def spline(values: Array, cutoff: float = FARTHEST) -> Array:

@@ -94,10 +94,16 @@ def test_contacts_only_keeps_the_contacts_and_nothing_else():
   np.testing.assert_allclose(jnp.exp(blunt).sum(-1), 1, rtol=1e-4)
   near = distogram.contact_probability(believed)
   kept = distogram.contact_probability(blunt)
-  np.testing.assert_allclose(kept, near, atol=1e-3)
+  np.testing.assert_allclose(kept, 0.95 * near + 0.05 * (1 - near), atol=1e-3)
   # All contacts look alike but for their probability, and so does the rest.
-  assert jnp.ptp(blunt[:, 6:19], axis=1).max() < 1e-4
-  assert jnp.ptp(blunt[:, 19:], axis=1).max() < 1e-4
+  certain = distogram.contacts_only(
+    jnp.log(jnp.array([[1.0] + 63 * [0.0], 63 * [0.0] + [1.0]]) + 1e-9)
+  )
+  assert jnp.ptp(certain[0, 6:19]) < 1e-4
+  assert jnp.ptp(certain[1, 19:]) < 1e-4
+  # And something pulls from wherever an atom is.
+  assert (jnp.diff(certain[0, 18:]) < -0.05).all()
+  assert (jnp.diff(certain[1, :20]) > 0.05).all()
 
 
 @pytest.mark.parametrize('cutoff', [22.0, 18.0])
