@@ -130,9 +130,7 @@ _fold = jax.jit(alphafold.fold, static_argnums=0)
 _make_potential = jax.jit(alphafold.make_potential, static_argnums=0)
 _energy = jax.jit(alphafold.energy, static_argnums=0)
 _coordinates = jax.jit(alphafold.coordinates)
-_descend = jax.jit(
-  jax.vmap(alphafold.descend, (None, None, 0)), static_argnums=0
-)
+_descend = jax.jit(alphafold.descend, static_argnums=0)
 _scores = jax.jit(functools.partial(structure_scores.superposed, starts=8))
 _sample = jax.jit(alphafold.sample_pose)
 
@@ -263,7 +261,10 @@ def fold(
 def mirror(
   settings: Settings, condition: str, protein: proteins.Chain, seed: int
 ) -> dict[str, Any]:
-  """The potential of a native and of its mirror image, both descended."""
+  """The potential of a native, relaxed, and that of its mirror image.
+
+  And where a descent from the mirror image ends, if torsions call it back.
+  """
   del condition
   how = _MIRROR
   config = alphafold.FoldConfig(steps=settings.steps)
@@ -271,12 +272,17 @@ def mirror(
   beliefs = alphafold.blurred_truth(how.blur, truth, key)
   potential = _make_potential(config, chain, beliefs)
   start = time.monotonic()
-  torsions = jnp.stack([truth.torsions, -truth.torsions])
-  starts = alphafold.Pose(torsions, jnp.zeros((2, len(chain.mask), 6)))
-  energies = np.asarray(_descend(config, potential, starts).energy)
+  native = alphafold.Pose(truth.torsions, jnp.zeros((len(chain.mask), 6)))
+  native = _descend(config, potential, native).pose
+  image = native._replace(torsions=-native.torsions)
+  energies = [
+    float(_energy(config, potential, pose, 1.0)) for pose in (native, image)
+  ]
+  back = _coordinates(chain, _descend(config, potential, image).pose)[:, 1]
   return {
-    'native': float(energies[0]),
-    'mirror': float(energies[1]),
+    'descended_tm': float(_scores(back, truth.ca, chain.mask).tm),
+    'native': energies[0],
+    'mirror': energies[1],
     'tm': float(energies[0] < energies[1]),
     'seconds': round(time.monotonic() - start, 2),
   }
