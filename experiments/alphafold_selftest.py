@@ -398,7 +398,7 @@ def draw_conditions(found: Mapping[str, list[dict[str, Any]]]) -> Figure:
     axes.plot([np.median(values)] * 2, [i - 0.35, i + 0.35], color='black')
   axes.set_yticks(range(len(names)), [titles[n] for n in names])
   axes.invert_yaxis()
-  axes.set_xlim(0, 1)
+  axes.set_xlim(0, 1.02)
   axes.set_xlabel('TM-score of the lowest potential')
   axes.grid(axis='x', alpha=0.3)
   return figure

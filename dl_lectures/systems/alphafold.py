@@ -22,10 +22,10 @@ takes a distogram and laws of torsions, whoever made them, and `fold` descends.
 
 The second folds 20 chains of 50 to 119 residues from beliefs made of the truth:
 from exact distances and torsions that are 20 degrees off, the lowest of eight
-restarts has a median TM-score of .98, the worst chain .95 (seed 0). Near pairs
-are pulled first, which is ours: with all at once, as published, restarts get
-stuck more often. Where no torsions are predicted, starts are fitted to near
-pairs (`fit_locally`), ours as well: it is the difference between .6 and .98.
+restarts has a median TM-score of .985, the worst of 60 folds .87. Near pairs
+are pulled first, which is ours. Where no torsions are predicted, starts are
+fitted to near pairs (`fit_locally`), ours as well: distances alone then give
+.974, without it and from any torsions .64.
 """
 
 import dataclasses
