@@ -5,25 +5,26 @@ number row * S + column, so that turning the map by 180 degrees takes cell c to
 S * S - 1 - c, and every map is the same after that turn: what one team meets,
 the other meets. An indoor map and an outdoor one:
 
-    # # # # # # # # # # #        # # # # # # # # # # #
-    # . . # a . a # . . #        # . # . . # a . a . #
-    # . . . . A . . . . #        # . . . . . . A . . #
-    # . . # . . . # . # #        # # . . . # . . . . #
-    # . . # . . . . . . #        # . # # . . . . # . #
-    # # # # # . # . # # #        # . . . # . # . . . #
-    # . . . . . . # . . #        # . # . . . . # # . #
-    # # . # . . . # . . #        # . . . . # . . . # #
-    # . . . . B . . . . #        # . . B . . . . . . #
-    # . . # b . b # . . #        # . b . b # . . # . #
-    # # # # # # # # # # #        # # # # # # # # # # #
+    # # # # # # # # # # #      # # # # # # # # # # # #
+    # # # # . . a # a # #      # . . # # a # a # . # #
+    # # # # . # . A . # #      # . . # . . A . . . . #
+    # . . # . . . . . . #      # # . . # . . . . # # #
+    # . . # . . . . . . #      # # # . . . . . . . . #
+    # . . . . . . . . . #      # # # . . . . . # # . #
+    # . . . . . . # . . #      # . # # . . . . . # # #
+    # . . . . . . # . . #      # . . . . . . . . # # #
+    # # . B . # . # # # #      # # # . . . . # . . # #
+    # # b # b . . # # # #      # . . . . B . . # . . #
+    # # # # # # # # # # #      # # . # b # b # # . . #
+                               # # # # # # # # # # # #
 
 A base (A, B) is open to three sides at least, and can be reached whichever of
 them is blocked: were there one cell only from which to reach it, an agent that
 stands there could not be beaten, and to do nothing else would be the best that
-a team can do. The players of a team begin
-and begin again on pads (a, b) behind their base, which are left but never
-entered. Bases are joined by a winding path that nothing blocks; every other
-cell that can be reached is part of the map, and the rest is made wall.
+a team can do. The players of a team begin, and begin again, on pads (a, b)
+behind their base, which are left but never entered. A winding path without
+walls joins the bases; every other cell that can be reached is part of the map,
+and the rest is made wall.
 
 Source: the slides, deck 000, "Learning to Play Capture The Flag": indoor and
 outdoor maps, another one in each game (Jaderberg et al., "Human-level
