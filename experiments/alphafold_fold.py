@@ -2,6 +2,10 @@
 
 The input says what is believed:
 
+- `.a3m`, `.fasta` (or `.fa`, `.aln`), an alignment, or a sequence alone: a
+  network says what it believes, one that `experiments.alphafold_train` has
+  trained in the workdir that `--model` names. If that holds `seed_0`, `seed_1`
+  and so on, all of them are asked, and averaged.
 - `.npz`, a distogram of any network: `log_probs` or `probs` [L, L, 64], of 64
   bins from 2 to 22 angstrom; `sequence`, a text of L letters; and if there are
   any, `reference` [L, L, 64] (log-probabilities without the sequence),
@@ -27,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dl_lectures.analysis import structures
-from dl_lectures.data import proteins
+from dl_lectures.data import features, proteins
 from dl_lectures.ops import distogram, geometry, structure_scores
 from dl_lectures.systems import alphafold
 from dl_lectures.training import loop, report
@@ -74,6 +78,7 @@ class Problem(NamedTuple):
 def main_fold(
   input: str,
   workdir: str,
+  model: str,
   chain: str,
   seed: int,
   restarts: int,
@@ -96,8 +101,15 @@ def main_fold(
     optimizer=optimizer,
     staged=staged and optimizer == 'adam',
   )
-  problem = read(input, chain, blur, seed)
-  if not np.any(problem.beliefs.torsions.kappa):
+  problem = read(input, chain, blur, seed, model)
+  if _kind(input) in ALIGNMENTS:
+    # As predictions are folded in training.
+    config = dataclasses.replace(
+      config,
+      rama_weight=alphafold.PREDICTED.rama_weight,
+      local_steps=alphafold.PREDICTED.local_steps,
+    )
+  elif not np.any(problem.beliefs.torsions.kappa):
     # Nothing else tells a chain from its mirror image, nor a start from any.
     config = dataclasses.replace(
       config, rama_weight=3.0, cutoff=distogram.FARTHEST, local_steps=500
@@ -109,7 +121,14 @@ def main_fold(
   write(problem, config, found, workdir, minutes)
 
 
-def read(path: str, chain: str, blur: float, seed: int) -> Problem:
+def _kind(path: str) -> str:
+  """The ending of a file's name, before .gz."""
+  return os.path.splitext(path.removesuffix('.gz'))[1]
+
+
+def read(
+  path: str, chain: str, blur: float, seed: int, model: str = ''
+) -> Problem:
   """The problem that a file holds.
 
   Args:
@@ -117,20 +136,17 @@ def read(path: str, chain: str, blur: float, seed: int) -> Problem:
     chain: of a structure; '' is the first.
     blur: of a self-test, angstrom.
     seed: of the blur.
+    model: a workdir, for an alignment; '' is none.
   """
   stem, kind = os.path.splitext(os.path.basename(path).removesuffix('.gz'))
   if kind in ALIGNMENTS:
-    proteins.read_alignment(path)
-    raise UsageError(
-      f'{path} is an alignment, which takes a trained network; possible: '
-      '.npz (a distogram), .pdb, .cif'
-    )
+    return _read_alignment(path, stem, model)
   if kind == '.npz':
     return _read_distogram(path, stem)
   if kind not in STRUCTURES:
     raise UsageError(
-      f'{path}: {kind or "no ending"} is not known; possible: .npz (a '
-      'distogram), .pdb, .cif'
+      f'{path}: {kind or "no ending"} is not known; possible: .a3m, '
+      '.fasta (an alignment), .npz (a distogram), .pdb, .cif'
     )
   native = proteins.read_structure(path, chain or None)
   size = _size(path, len(native.sequence))
@@ -146,6 +162,40 @@ def read(path: str, chain: str, blur: float, seed: int) -> Problem:
     native,
     truth,
   )
+
+
+def _read_alignment(path: str, stem: str, model: str) -> Problem:
+  """A problem from an alignment, and what networks say of it."""
+  made = proteins.read_alignment(path)
+  size = _size(path, len(made.query))
+  if not model:
+    raise UsageError(
+      f'{path} is an alignment, which takes a trained network: --model=WORKDIR '
+      'of experiments.alphafold_train'
+    )
+  models = load_models(model)
+  read = features.features(made, models[0].config.couplings)
+  return Problem(
+    stem,
+    made.query,
+    np.arange(1, len(made.query) + 1),
+    alphafold.make_chain(made.query, np.zeros(len(made.query), bool), size),
+    alphafold.believe(models, read, made.query, size),
+  )
+
+
+def load_models(workdir: str) -> list[alphafold.Model]:
+  """The network that a workdir holds, or those of its seeds."""
+  seeds = sorted(pathlib.Path(workdir).glob('seed_*/config.json'))
+  if not seeds:
+    return [alphafold.load(workdir)]
+  models = [alphafold.load(str(path.parent)) for path in seeds]
+  if len({model.config.couplings for model in models}) > 1:
+    raise UsageError(
+      f'{workdir}: some of its networks read couplings and some do not; only '
+      'those with the same features can be averaged'
+    )
+  return models
 
 
 def _size(path: str, length: int) -> int:
@@ -396,8 +446,9 @@ def main() -> None:
     main_fold,
     doc=__doc__,
     flags=(
-      tool.Flag('input', 'a file, .npz, .pdb or .cif'),
+      tool.Flag('input', 'a file, .a3m, .fasta, .npz, .pdb or .cif'),
       tool.Flag('workdir', 'a directory', 'runs/fold'),
+      tool.Flag('model', 'the workdir of a trained network', ''),
       tool.Flag('chain', "of a structure; '' is the first", ''),
       tool.Flag('seed', 'of the restarts', 0, number(0, 2**32 - 1)),
       tool.Flag('restarts', 'side by side', 8, number(1, 1000)),
@@ -422,6 +473,7 @@ def main() -> None:
     ),
     examples=(
       '--input=1ubi.pdb --workdir=runs/1ubi',
+      '--input=family.a3m --model=runs/alphafold --rounds=4',
       '--input=1ubi.cif --chain=B --blur=2 --rounds=4',
       '--input=distogram.npz --restarts=32 --optimizer=lbfgs',
     ),

@@ -2,16 +2,19 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from dl_lectures.data import proteins
 from dl_lectures.ops import distogram
+from dl_lectures.systems import alphafold
 from dl_lectures.types import UsageError
 from experiments import alphafold_fold
 
 LENGTH = 12
 SETTINGS = {
+  'model': '',
   'chain': '',
   'seed': 0,
   'restarts': 2,
@@ -171,6 +174,40 @@ def test_a_wrong_file_is_told(tmp_path, name, content, message):
   with pytest.raises(UsageError, match=message) as told:
     alphafold_fold.read(str(path), '', 0.0, 0)
   assert '\n' not in str(told.value)
+
+
+def test_an_alignment_is_asked_of_all_networks_of_a_workdir(
+  tmp_path, monkeypatch
+):
+  path = tmp_path / 'x.a3m'
+  path.write_text('>a\nMKVLAT\n>b\nMKcV-AT\n')
+  with pytest.raises(UsageError, match=r'holds no run \(no config.json\)'):
+    alphafold_fold.read(str(path), '', 0.0, 0, str(tmp_path))
+  for seed in (0, 1):
+    (tmp_path / f'seed_{seed}').mkdir()
+    (tmp_path / f'seed_{seed}' / 'config.json').write_text('{}')
+  config = alphafold.Config(
+    crop=8, stride=4, towers=(1, 4), reference_towers=(1, 4)
+  )
+  both = alphafold.networks(config)
+  state = alphafold.init(
+    config, both, alphafold._blank(config), jax.random.key(0)
+  )
+  asked = []
+
+  def load(workdir):
+    asked.append(workdir)
+    return alphafold.Model(config, state.params, state.net_state, 0)
+
+  monkeypatch.setattr(alphafold, 'load', load)
+  problem = alphafold_fold.read(str(path), '', 0.0, 0, str(tmp_path))
+  assert [name[-6:] for name in asked] == ['seed_0', 'seed_1']
+  assert problem.sequence == 'MKVLAT'
+  said = np.exp(problem.beliefs.distances[:6, :6])
+  np.testing.assert_allclose(said.sum(-1), 1, rtol=1e-4)
+  np.testing.assert_allclose(said, said.swapaxes(0, 1), rtol=1e-5)
+  assert problem.beliefs.reference is not None
+  assert problem.beliefs.torsions.kappa[:6].all()
 
 
 def test_a_missing_file_is_told(tmp_path):

@@ -8,8 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dl_lectures.data import proteins
-from dl_lectures.ops import distogram, structure_scores
+from dl_lectures import training
+from dl_lectures.data import coevolution, proteins
+from dl_lectures.data import features as inputs
+from dl_lectures.nets import distogram as nets
+from dl_lectures.ops import descent, distogram, structure_scores
 from dl_lectures.systems import alphafold
 from dl_lectures.types import UsageError
 
@@ -418,7 +421,7 @@ def test_lbfgs_on_a_quadratic():
   def loss(x):
     return jnp.sum(scales * (x - 1.0) ** 2)
 
-  x, trace = alphafold.lbfgs(loss, jnp.zeros(3), 40)
+  x, trace = descent.lbfgs(loss, jnp.zeros(3), 40)
   np.testing.assert_allclose(x, 1, atol=1e-3)
   assert trace.shape == (40,)
   assert (jnp.diff(trace) <= 0).all()
@@ -459,3 +462,268 @@ def test_the_same_key_gives_the_same_fold(native, folded):
 def test_what_cannot_be_is_told(settings, message):
   with pytest.raises(UsageError, match=message):
     alphafold.FoldConfig(**settings)
+
+
+# From an alignment to beliefs.
+
+TINY = alphafold.Config(
+  alignments=1,
+  variants=1,
+  depth=16,
+  crop=16,
+  stride=8,
+  towers=(1, 8),
+  residue_channels=4,
+  reference_towers=(1, 4),
+  batch_size=2,
+  num_steps=20,
+)
+
+
+@pytest.fixture(scope='module')
+def example():
+  whole = proteins.load()['1ctf_A']
+  piece = whole._replace(
+    sequence=whole.sequence[:LENGTH],
+    backbone=whole.backbone[:LENGTH],
+    cb=whole.cb[:LENGTH],
+    breaks=whole.breaks[:LENGTH],
+  )
+  made = coevolution.alignment(piece, 16, np.random.default_rng(0))
+  return alphafold.Example(
+    inputs.features(made),
+    inputs.background(piece.sequence),
+    inputs.labels(piece),
+  )
+
+
+@pytest.fixture(scope='module')
+def model(example):
+  both = alphafold.networks(TINY)
+  batch = next(alphafold.batches(TINY, [example], 0))
+  state = alphafold.init(TINY, both, batch, jax.random.key(0))
+  random = np.random.default_rng(1)
+  params = jax.tree.map(
+    lambda x: jnp.float32(random.normal(scale=0.3, size=x.shape)), state.params
+  )
+  return alphafold.Model(TINY, params, state.net_state, 0)
+
+
+def shapes(config, pairs, residues):
+  """Of the network's parameters, for so many features."""
+  size = config.crop
+  crop = nets.Crop(
+    *(jax.ShapeDtypeStruct((1, size, size, pairs), jnp.float32),) * 3,
+    *(jax.ShapeDtypeStruct((1, size, residues), jnp.float32),) * 2,
+    *(jax.ShapeDtypeStruct((1, size), bool),) * 2,
+    jax.ShapeDtypeStruct((1,), jnp.int32),
+  )
+  net = alphafold.networks(config)['network']
+  params, _ = jax.eval_shape(
+    lambda key, crop: net.init(key, crop, True), jax.random.key(0), crop
+  )
+  return params
+
+
+def test_the_published_network_has_21_million_weights():
+  paper = alphafold.PRESETS['paper']
+  # 1,878 inputs: 486 features of a pair thrice, 204 of a residue twice, and
+  # 12 of places, of which 2 are in our pairs and 10 in our residues.
+  params = shapes(paper, 486, 209)
+  kernels = sum(
+    leaf['w'].size
+    for name, leaf in params.items()
+    if 'conv2_d' in name or name.endswith('distogram')
+  )
+  assert round(kernels / 1e6, 1) == 21.0
+  # Norms, biases and heads are not counted there.
+  everything = sum(x.size for x in jax.tree.leaves(params))
+  assert round(everything / 1e6, 1) == 21.5
+  laptop = shapes(alphafold.PRESETS['laptop'], 3, 53)
+  assert sum(x.size for x in jax.tree.leaves(laptop)) == 140_957
+
+
+def test_crops_are_drawn_by_the_step(example):
+  first = alphafold.batches(TINY, [example], 0)
+  later = alphafold.batches(TINY, [example], 2)
+  next(first), next(first)
+  jax.tree.map(np.testing.assert_array_equal, next(first), next(later))
+  batch = next(first)
+  assert batch.crop.pairs.shape == (2, 16, 16, 3)
+  assert batch.distances.shape == (2, 16, 16)
+  assert batch.rows.shape == (2, 3, 16)
+  assert (batch.distances < 0).mean() < 0.7
+
+
+def test_cross_entropy_of_a_loop():
+  random = np.random.default_rng(2)
+  logits = random.normal(size=(5, 4)).astype(np.float32)
+  labels = np.array([0, 3, -1, 2, -1])
+  log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+  expected = -np.mean([log_p[i, labels[i]] for i in (0, 1, 3)])
+  assert alphafold.cross_entropy(logits, labels) == pytest.approx(
+    expected, rel=1e-5
+  )
+  assert alphafold.cross_entropy(logits, labels * 0 - 1) == 0
+
+
+def test_it_learns_and_resumes_bit_for_bit(example):
+  both = alphafold.networks(TINY)
+  batch = next(alphafold.batches(TINY, [example], 0))
+  step = jax.jit(alphafold.make_step(TINY, both))
+  state = alphafold.init(TINY, both, batch, jax.random.key(0))
+
+  def run(state, first, last):
+    metrics = []
+    some = alphafold.batches(TINY, [example], first)
+    for _, batch in zip(range(last - first), some, strict=False):
+      state, told = step(state, batch, jax.random.key(1))
+      metrics.append(jax.device_get(told))
+    return state, metrics
+
+  half, before = run(state, 0, 10)
+  whole, after = run(half, 10, 20)
+  for name in ('nll', 'nll of reference'):
+    assert after[-1][name] < before[0][name] - 0.1
+  copied = jax.tree.map(np.asarray, half)
+  resumed, _ = run(copied, 10, 20)
+  jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+
+
+def test_the_reference_learns_nothing_of_the_sequence(example):
+  both = alphafold.networks(TINY)
+  batch = next(alphafold.batches(TINY, [example], 0))
+  state = alphafold.init(TINY, both, batch, jax.random.key(0))
+
+  def judged(params, batch):
+    _, (_, metrics) = alphafold.loss(
+      TINY, both, params, state.net_state, jax.random.key(0), batch
+    )
+    return metrics['nll of reference']
+
+  other = batch._replace(crop=jax.tree.map(lambda x: x * 0, batch.crop))
+  judged = jax.jit(judged)
+  assert judged(state.params, batch) == judged(state.params, other)
+
+
+def test_tiles_are_averaged_with_weights_that_fall_from_the_centre(
+  example, model
+):
+  said = alphafold.predict([model], example.features)
+  # The same with loops over crops and pixels.
+  size, stride = TINY.crop, TINY.stride
+  net = alphafold.networks(TINY)['network']
+  apply = jax.jit(
+    lambda crop: net.apply(
+      model.params['network'],
+      model.net_state['network'],
+      None,
+      jax.tree.map(lambda x: jnp.asarray(x)[None], nets.Crop(*crop)),
+      False,
+    )[0]
+  )
+  total = np.zeros((LENGTH, LENGTH, 64))
+  weight = np.zeros((LENGTH, LENGTH))
+  structure, counted = np.zeros((LENGTH, 3)), np.zeros(LENGTH)
+  half = (size - 1) / 2
+
+  def pyramid(k):
+    return 1 - abs(k - half) / (half + 1)
+
+  for a in range(-size // 2, LENGTH - size // 2, stride):
+    for b in range(-size // 2, LENGTH - size // 2, stride):
+      crop = inputs.crop(
+        example.features, a + np.arange(size), b + np.arange(size)
+      )
+      told = apply(crop)
+      p = np.asarray(jax.nn.softmax(told.distogram[0]))
+      rows = np.asarray(jax.nn.softmax(told.rows.structure[0]))
+      columns = np.asarray(jax.nn.softmax(told.columns.structure[0]))
+      for k in range(size):
+        if 0 <= a + k < LENGTH:
+          structure[a + k] += pyramid(k) * rows[k]
+          counted[a + k] += pyramid(k)
+        if 0 <= b + k < LENGTH:
+          structure[b + k] += pyramid(k) * columns[k]
+          counted[b + k] += pyramid(k)
+        for m in range(size):
+          if 0 <= a + k < LENGTH and 0 <= b + m < LENGTH:
+            total[a + k, b + m] += pyramid(k) * pyramid(m) * p[k, m]
+            weight[a + k, b + m] += pyramid(k) * pyramid(m)
+  mean = total / weight[..., None]
+  mean = (mean + mean.swapaxes(0, 1)) / 2
+  np.testing.assert_allclose(np.exp(said.log_probs), mean, rtol=1e-3, atol=1e-6)
+  np.testing.assert_allclose(
+    said.heads.structure, structure / counted[:, None], rtol=1e-4
+  )
+  np.testing.assert_allclose(said.heads.torsions.sum(1), 1, rtol=1e-5)
+
+
+def test_models_are_averaged(example, model):
+  other = model._replace(params=jax.tree.map(lambda x: -x, model.params))
+  one, two, both = (
+    np.exp(alphafold.predict(some, example.features).log_probs)
+    for some in ([model], [other], [model, other])
+  )
+  np.testing.assert_allclose(both, (one + two) / 2, rtol=1e-4, atol=1e-8)
+
+
+def test_torsions_are_the_marginals_of_what_is_predicted(example):
+  bins = inputs.TORSION_BINS
+  angles = np.asarray(inputs.TORSION_CENTRES)
+  phi, psi = np.exp(4 * np.cos(angles - 1)), np.exp(2 * np.cos(angles + 2))
+  joint = np.multiply.outer(phi / phi.sum(), psi / psi.sum())
+  torsions = np.tile(joint.reshape(1, bins * bins), (LENGTH, 1))
+  other = np.ones((LENGTH, 1))
+  log_probs = np.full((LENGTH, LENGTH, 64), -np.log(64), np.float32)
+  said = alphafold.Said(log_probs, nets.Heads(torsions, other, other))
+  beliefs = alphafold.beliefs_of(said, log_probs, SIZE)
+  assert beliefs.distances.shape == (SIZE, SIZE, 64)
+  law = beliefs.torsions
+  np.testing.assert_allclose(law.mean[0], [1, -2], atol=0.02)
+  np.testing.assert_allclose(law.kappa[0], [4, 2], rtol=0.02)
+  assert not law.kappa[LENGTH:].any()
+
+
+def test_a_trained_network_is_read_again(tmp_path, example, monkeypatch):
+  monkeypatch.setattr(alphafold, 'prepare', lambda config: [example])
+  monkeypatch.setattr(
+    alphafold, 'evaluate', lambda *_: pytest.skip('not reached')
+  )
+  with pytest.raises(UsageError, match=r'holds no run \(no config.json\)'):
+    alphafold.load(str(tmp_path))
+  (tmp_path / 'config.json').write_text('{"seed": 0, "depht": 3}')
+  with pytest.raises(UsageError, match='is not the config of an AlphaFold'):
+    alphafold.load(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_run_reports_and_folds(tmp_path):
+  config = dataclasses.replace(
+    alphafold.PRESETS['smoke'], test_chains=1, curve_chains=1, fold_rounds=1
+  )
+  metrics = alphafold.train(config, workdir=str(tmp_path))
+  assert 0 < metrics['test, 24 rows: tm'] < 1
+  summary = training.report.finished(tmp_path, config)
+  names = [claim['name'] for claim in summary['claims']]
+  assert len(names) == len({*names})
+  for name in ('maps', 'depths'):
+    assert (tmp_path / 'figures' / f'{name}.png').exists()
+  model = alphafold.load(str(tmp_path))
+  assert model.step == config.num_steps
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'stride': 40}, 'config.stride=40; at most half of config.crop=64'),
+    ({'towers': (8,)}, r'config.towers=8; possible are pairs'),
+    ({'towers': (8, 33)}, r'config.towers=8,33; possible are pairs'),
+    ({'depth': 8}, 'config.shallowest=16; at most config.depth=8'),
+    ({'depths': ()}, r'config.depths=\(\); one or more'),
+    ({'curve_chains': 21}, 'config.curve_chains=21; 0 to 20'),
+  ],
+)
+def test_settings_of_training_that_are_refused(changes, message):
+  with pytest.raises(UsageError, match=message):
+    dataclasses.replace(alphafold.Config(), **changes)
