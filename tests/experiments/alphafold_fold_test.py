@@ -164,7 +164,7 @@ def test_what_is_no_distogram_is_told(beliefs, tmp_path, change, message):
     ('x.fasta', '>a\nM\n', 'the first row has 1 residues'),
     ('x.pdb', 'END\n', 'no residue has the backbone atoms'),
     ('x.npz', 'not packed', 'cannot be read: it is no .npz file'),
-    ('x.txt', '', r'\.txt is not known; possible: \.npz'),
+    ('x.txt', '', r'\.txt is not known; possible: \.a3m'),
     ('x', '', 'no ending is not known'),
   ],
 )
