@@ -3,10 +3,13 @@
 Vinyals et al., "Show and tell", CVPR 2015 [V]; Xu et al., "Show, attend and
 tell", ICML 2015 [X]. Slides: deck 003, "Image captioning", "Attention".
 
-    image ──> convolutions ──> 8 x 8 vectors ──> their mean ──> decoder: 'red
-                                    |                            circle left of
-                                    └─> a second decoder, which  blue square'
-                                        looks at them, word by word
+    image ──> convolutions ──> 8 x 8 vectors ──> one vector ──> decoder: 'red
+                                    |            |               circle left of
+                                    |            v               blue square'
+                                    └─> a second decoder, which looks at all of
+                                        them before each word
+
+The one vector says how much there is of each feature, and where on average.
 
 Scenes are drawn, so that each has one right caption (`data.scenes`). Colours,
 shapes and relations are all learned from, some of their combinations never:
