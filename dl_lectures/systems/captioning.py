@@ -26,6 +26,12 @@ Chance is the same with the weights of another scene: looking at where objects
 usually are.
 
   python -m experiments.captioning --workdir=runs/captioning
+
+Three minutes of a core. Combinations that were never seen, of objects that
+were: 98% of the captions right with attention (97% to 99% over three seeds),
+35% through one vector (22% to 61%). With an object that was never seen, a
+colour in a shape that it never had: 19% and 0%; what was never said is hard to
+say. IoU of attention and the object named: .45, by chance .08.
 """
 
 import dataclasses
@@ -71,8 +77,8 @@ class Config:
   # share of the words written so far that the decoder is not told in training,
   # so that it looks instead of guessing (Bowman et al. 2016)
   word_dropout: float = 0.5
-  batch_size: int = 64  # scenes; [X]: 64
-  num_steps: int = 1500  # updates
+  batch_size: int = 32  # scenes; [X]: 64
+  num_steps: int = 3000  # updates
   learning_rate: float = 2e-3  # of Adam, falling to 0; [X]: Adam too
   clip: float = 1.0  # norm of a network's gradient
 
@@ -91,7 +97,11 @@ PRESETS = {
   'smoke': Config(channels=4, blocks=0, units=8, batch_size=8, num_steps=20),
   'laptop': Config(),
   'paper': Config(
-    channels=512, units=1800, word_dropout=0.0, num_steps=200_000
+    channels=512,
+    units=1800,
+    word_dropout=0.0,
+    batch_size=64,
+    num_steps=200_000,
   ),
 }
 
