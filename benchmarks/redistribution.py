@@ -217,8 +217,9 @@ def numpy_episodes(world, table, starts, uniforms, rate, epsilon) -> int:
       else:
         action = np.argmax(table[state])
       moved = int(slip * (4 / world.slip)) if slip < world.slip else action
-      doors = world.num_next[state, moved]
-      after = world.next_state[state, moved, int(door * doors)]
+      after = world.next_state[state, moved]
+      if after == rooms_lib.BY_CHANCE:
+        after = world.back[int(door * len(world.back))]
       over = after == world.goal or t + 1 == rooms_lib.HORIZON
       reward = 0.0
       if after == world.goal:
@@ -253,7 +254,7 @@ def rooms_steps(episodes: int = 64) -> tuple[dict[str, Callable], int, int]:
     return tabular.learn(world, method, rate, key, np.inf, protocol).table
 
   ours = jax.jit(lambda *given: jax.lax.map(lambda one: learn(*one), given))
-  starts, uniforms = drawn_by_learn(world, keys[0], episodes)
+  starts, uniforms = drawn_by_learn(world, keys[0], episodes, epsilon)
   first = np.asarray(tables[0, :, 0])
 
   def peer():
@@ -271,14 +272,22 @@ def rooms_steps(episodes: int = 64) -> tuple[dict[str, Callable], int, int]:
 
 
 def drawn_by_learn(
-  world: rooms_lib.Rooms, key: jax.Array, episodes: int
+  world: rooms_lib.Rooms, key: jax.Array, episodes: int, epsilon: float
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The starts and uniforms of the first block of `tabular.learn`."""
+  """The starts and uniforms of the first block of `tabular.learn`.
+
+  It makes one number do for all three; here they are taken apart.
+  """
   block_key = jax.random.split(jax.random.fold_in(key, 0), 3)[0]
   start_key, step_key, _ = jax.random.split(block_key, 3)
   starts = jax.random.choice(start_key, jnp.asarray(world.starts), (episodes,))
-  shape = (episodes, rooms_lib.HORIZON, 3)
-  return np.asarray(starts), np.asarray(jax.random.uniform(step_key, shape))
+  explore = jax.random.uniform(step_key, (episodes * rooms_lib.HORIZON,))
+  explores, rest = rooms_lib.split(explore, epsilon)
+  slip = jnp.where(explores, rooms_lib.pick(rest, 4)[1], rest)
+  slips, rest = rooms_lib.split(slip, world.slip)
+  door = jnp.where(slips, rooms_lib.pick(rest, 4)[1], rest)
+  uniforms = jnp.stack([explore, slip, door], -1)
+  return np.asarray(starts), np.asarray(uniforms).reshape(episodes, -1, 3)
 
 
 def numpy_prefix_scores(score, gap, sequence) -> np.ndarray:
@@ -381,6 +390,7 @@ def main() -> None:
   """Prints one line a measurement."""
   host.tune_allocator()
   host.enable_compile_cache()
+  tabular.one_kernel_a_loop()
   for name in sys.argv[1:] or CASES:
     for line in measure(name):
       timing.show(line)

@@ -17,8 +17,9 @@ the step is a random one. The goal pays 3 + 53.32/200 - steps/200 and ends the
 episode; after 200 steps it ends with 1. Nothing else is paid, so an agent that
 never finds the goal cannot tell a good step from a bad one.
 
-The world is two tables, so that a step is two look-ups: nothing is drawn here,
-whoever steps brings two uniform numbers, drawn outside of the loop.
+The world is a table, so that a step is a look-up: nothing is drawn here. All
+that chance does to a step is one whole number, its `luck`, which whoever steps
+makes of a uniform number outside of the loop.
 
 Two variants:
   paper: as meant, every start leads to the goal.
@@ -30,7 +31,7 @@ Two variants:
 >>> import jax
 >>> rooms = make(4)
 >>> rooms.next_state.shape, round(attainable(rooms._replace(slip=0.0)), 3)
-((393, 4, 20), 3.16)
+((393, 4), 3.16)
 >>> demos = demonstrations(rooms, jax.random.key(0), 2)
 >>> demos.state.shape, bool((demos.reward.sum(1) > 2.5).all())
 ((2, 201), True)
@@ -55,6 +56,7 @@ HORIZON = 200
 TIMEOUT_RETURN = 1.0
 NUM_STARTS = 20
 VARIANTS = ('paper', 'official')
+BY_CHANCE = -1
 
 _WIDTH = 6
 _NORTH, _SOUTH, _WEST, _EAST = range(4)
@@ -70,9 +72,9 @@ class Rooms(NamedTuple):
   """A world of C cells as tables: a pytree, as `jit` and `vmap` take them.
 
   Attributes:
-    next_state: [C, 4, 20] int32, the cells that an action leads to, each as
-      likely as the others; the first `num_next` of them count.
-    num_next: [C, 4] int32, 1 but for the way back from room 2.
+    next_state: [C, 4] int32, the cell that an action leads to; `BY_CHANCE` of
+      the one step that leads to any of `back`.
+    back: [D] int32, the doors behind the way back from room 2, each as likely.
     position: [C, 3] int32, (row, column, room) of a cell; rooms from 0, the 20
       first ones first.
     starts: [20] int32, the cells where episodes begin.
@@ -81,7 +83,7 @@ class Rooms(NamedTuple):
   """
 
   next_state: np.ndarray
-  num_next: np.ndarray
+  back: np.ndarray
   position: np.ndarray
   starts: np.ndarray
   goal: int
@@ -144,8 +146,8 @@ def make(
     or (row, column) in {_DOOR[wall] for wall in doors}
   ]
   number = {cell: i for i, cell in enumerate(cells)}
-  next_state = np.zeros((len(cells), 4, NUM_STARTS), np.int32)
-  num_next = np.ones((len(cells), 4), np.int32)
+  next_state = np.zeros((len(cells), 4), np.int32)
+  back = np.zeros(0, np.int32)
   for i, (row, column, room) in enumerate(cells):
     for action, (down, right) in enumerate(_MOVES):
       beside = number.get((row + down, column + right, room), i)
@@ -155,12 +157,13 @@ def make(
           number.get((*_DOOR[wall], there), i)
           for there, wall in links[room, action]
         ]
-      num_next[i, action] = len(to)
       next_state[i, action] = to[0]
-      next_state[i, action, : len(to)] = to
+      if len(to) > 1:
+        next_state[i, action] = BY_CHANCE
+        back = np.array(to, np.int32)
   return Rooms(
     next_state,
-    num_next,
+    back,
     np.array(cells, np.int32),
     np.array([number[3, 3, room] for room in range(NUM_STARTS)], np.int32),
     number[4, 4, len(walls) - 1],
@@ -219,31 +222,90 @@ def reward(rooms: Rooms, next_state: Array, steps: Array) -> Array:
   return jnp.where(at_goal, goal_return(steps), late)
 
 
-def step(
-  rooms: Rooms, state: Array, action: Array, uniforms: tuple[Array, Array]
-) -> Array:
+def split(uniform: Array, probability: float | Array) -> tuple[Array, Array]:
+  """Whether something happens, and a number that does not know of it.
+
+  One number of 23 bits is enough for several rare things in turn.
+
+  Args:
+    uniform: float32 from [0, 1).
+    probability: of what may happen.
+
+  Returns:
+    bool, and float32 from [0, 1), uniform whether or not it happens.
+
+  >>> happens, rest = split(jnp.array([0.125, 0.5]), 0.25)
+  >>> happens.tolist(), rest.round(3).tolist()
+  ([True, False], [0.5, 0.333])
+  """
+  happens = uniform < probability
+  inside = uniform / jnp.maximum(probability, 1e-9)
+  beyond = (uniform - probability) / jnp.maximum(1 - probability, 1e-9)
+  return happens, jnp.where(happens, inside, beyond)
+
+
+def pick(uniform: Array, count: int) -> tuple[Array, Array]:
+  """One of so many, each as likely, and a number that does not know which.
+
+  Args:
+    uniform: float32 from [0, 1).
+    count: how many there are.
+
+  Returns:
+    int32 from [0, count), and float32 from [0, 1).
+
+  >>> which, rest = pick(jnp.float32(0.8125), 4)
+  >>> int(which), float(rest)
+  (3, 0.25)
+  """
+  # Rounding may have made a 1 of a number just below.
+  which = jnp.minimum(jnp.int32(uniform * count), count - 1)
+  return which, uniform * count - which
+
+
+def luck(rooms: Rooms, uniform: Array) -> Array:
+  """What chance does to a step, as one whole number: int32.
+
+  Its lowest three bits are the action of a slip plus one, or 0; the others are
+  the cell that the way back from room 2 leads to. It is below 2^13.
+
+  Args:
+    rooms: the world.
+    uniform: float32 from [0, 1).
+  """
+  slips, rest = split(uniform, rooms.slip)
+  action, after_slip = pick(rest, 4)
+  door, _ = pick(jnp.where(slips, after_slip, rest), len(rooms.back))
+  slipped = jnp.where(slips, action + 1, 0)
+  return slipped | jnp.asarray(rooms.back)[door] << 3
+
+
+def step(rooms: Rooms, state: Array, action: Array, luck: Array) -> Array:
   """Returns the cell after a step; any leading axes, the same in all.
 
   Args:
     rooms: the world.
     state: int32, the cell.
     action: int32, 0 north, 1 south, 2 west, 3 east.
-    uniforms: numbers from [0, 1): for the slip and for the door.
+    luck: int32, of `luck`.
 
   Example:
 
   >>> rooms = make(4)
-  >>> state = step(rooms, jnp.int32(rooms.starts[0]), 3, (0.5, 0.5))
+  >>> state = step(rooms, jnp.int32(rooms.starts[0]), 3, luck(rooms, 0.5))
   >>> rooms.position[state].tolist()
   [3, 4, 0]
   """
-  slip, door = uniforms
-  # One number tells whether, and if so also what.
-  any_action = jnp.int32(slip * (4 / jnp.maximum(rooms.slip, 1e-9)))
-  row = state * 4 + jnp.where(slip < rooms.slip, any_action, action)
-  pick = jnp.int32(door * jnp.asarray(rooms.num_next).reshape(-1)[row])
-  next_state = jnp.asarray(rooms.next_state).reshape(-1)
-  return next_state[row * NUM_STARTS + pick]
+  slipped = luck & 7
+  moved = jnp.where(slipped > 0, slipped - 1, action)
+  # Always within the table: not to check it saves a tenth of a step.
+  after = (
+    jnp.asarray(rooms.next_state)
+    .reshape(-1)
+    .at[state * 4 + moved]
+    .get(mode='promise_in_bounds', wrap_negative_indices=False)
+  )
+  return jnp.where(after == BY_CHANCE, luck >> 3, after)
 
 
 def optimal(rooms: Rooms) -> tuple[np.ndarray, np.ndarray]:
@@ -269,14 +331,12 @@ def optimal(rooms: Rooms) -> tuple[np.ndarray, np.ndarray]:
   """
   values = np.full((HORIZON + 1, rooms.num_states), TIMEOUT_RETURN)
   actions = np.zeros((HORIZON, rooms.num_states), np.int32)
-  chance = rooms.num_next > 1  # few: all other steps lead to one cell
-  counted = np.arange(NUM_STARTS) < rooms.num_next[chance][:, None]
-  weight = counted / rooms.num_next[chance][:, None]
+  by_chance = rooms.next_state == BY_CHANCE
   for t in reversed(range(HORIZON)):
     after = values[t + 1].copy()
     after[rooms.goal] = goal_return(np.float64(t + 1))
-    q = after[rooms.next_state[..., 0]]
-    q[chance] = (weight * after[rooms.next_state[chance]]).sum(-1)
+    q = after[rooms.next_state]
+    q[by_chance] = after[rooms.back].mean()
     q = (1 - rooms.slip) * q + rooms.slip * q.mean(-1, keepdims=True)
     # Sums in another order must not decide between equals.
     actions[t] = np.argmax(np.round(q, 9), -1)
@@ -361,20 +421,20 @@ def _play(rooms: Rooms, limits: Array, key: Key, count: int) -> Episodes:
   """Plays N episodes; `limits` [C, 3] are where one action ends in [0, 1)."""
   start_key, step_key = jax.random.split(key)
   start = jax.random.choice(start_key, jnp.asarray(rooms.starts), (count,))
-  uniforms = jax.random.uniform(step_key, (HORIZON, 3, count))
+  choices, lucks = jax.random.uniform(step_key, (2, HORIZON, count))
 
   def move(carry: tuple[Array, Array], x: tuple[Array, Array]) -> Any:
     state, over = carry
-    t, (choice, slip, door) = x
+    t, choice, luck = x
     action = (choice[:, None] >= limits[state]).sum(-1)
     action = jnp.where(over, 0, action)
-    after = jnp.where(over, state, step(rooms, state, action, (slip, door)))
+    after = jnp.where(over, state, step(rooms, state, action, luck))
     paid = jnp.where(over, 0.0, reward(rooms, after, t + 1))
     carry = after, over | (after == rooms.goal)
     return carry, (after, action, paid, ~over)
 
   carry = start, jnp.zeros(count, bool)
-  steps = jnp.arange(HORIZON), uniforms
+  steps = jnp.arange(HORIZON), choices, luck(rooms, lucks)
   _, (state, action, paid, mask) = jax.lax.scan(move, carry, steps)
   state = jnp.concatenate([start[None], state])
   return Episodes(state.T, action.T, paid.T, mask.T)
@@ -427,8 +487,8 @@ def environment(rooms: Rooms) -> Environment:
   def step_by_key(
     state: State, action: Array, key: Key
   ) -> tuple[State, TimeStep]:
-    slip, door = jax.random.uniform(key, (2,))
-    cell = step(rooms, state.cell, action, (slip, door))
+    chance = luck(rooms, jax.random.uniform(key))
+    cell = step(rooms, state.cell, action, chance)
     steps = state.steps + 1
     over = (cell == rooms.goal) | (steps >= HORIZON)
     time_step = TimeStep(

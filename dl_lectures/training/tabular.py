@@ -52,9 +52,10 @@ Demonstrations", 2018, equations 1-4, for `replay`; Ng et al., "Policy
 invariance under reward transformations", 1999, for `shaping`.
 """
 
+import functools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -283,19 +284,21 @@ def evaluate(
   def draw() -> tuple[Array, Array]:
     start_key, step_key = jax.random.split(key)
     start = jax.random.choice(start_key, jnp.asarray(rooms.starts), (count,))
-    return start, _uniform(step_key, (HORIZON, 3, count))
+    return start, chances(rooms, step_key, (HORIZON, count), epsilon)
 
   def skip() -> tuple[Array, Array]:
-    shape = (HORIZON, 3, count)
-    return jnp.zeros(count, rooms.starts.dtype), jnp.zeros(shape)
+    nothing = jnp.zeros((HORIZON, count), jnp.int32)
+    return jnp.zeros(count, rooms.starts.dtype), nothing
 
-  start, uniforms = jax.lax.cond(needed, draw, skip)
+  start, chance = jax.lax.cond(needed, draw, skip)
 
   def move(carry: Any) -> Any:
     t, state, code, over, total = carry
-    explore, slip, door = uniforms[t]
-    action = _choose(rows[state * codes + code], explore, epsilon)
-    after = rooms_lib.step(rooms, state, action, (slip, door))
+    row = state * codes + code
+    explored, luck = chance[t] & 7, chance[t] >> 3
+    _, best = _best([_at(rows, row, a) for a in range(rows.shape[1])])
+    action = jnp.where(explored > 0, explored - 1, best)
+    after = rooms_lib.step(rooms, state, action, luck)
     paid = rooms_lib.reward(rooms, after, t + 1)
     total = total + jnp.where(over, 0.0, paid)
     over |= (after == rooms.goal) | (t + 1 >= HORIZON)
@@ -316,18 +319,49 @@ def evaluate(
   return total.mean()
 
 
-def _uniform(key: Key, shape: tuple[int, ...]) -> Array:
-  """`jax.random.uniform`, four times as fast if the last axis is short."""
-  return jax.random.uniform(key, (math.prod(shape),)).reshape(shape)
+def chances(
+  rooms: Rooms, key: Key, shape: tuple[int, ...], epsilon: float
+) -> Array:
+  """All that is random in steps, a whole number each: int32 of the shape.
+
+  The lowest three bits are the exploratory action plus one, or 0; the others
+  are `rooms.luck`. Unpacked they would be more to load than a step has to do.
+
+  Args:
+    rooms: the world.
+    key: consumed.
+    shape: of the steps.
+    epsilon: probability of a random action.
+  """
+  # In one row: four times as fast as with a short last axis.
+  uniform = jax.random.uniform(key, (math.prod(shape),))
+  explores, rest = rooms_lib.split(uniform, epsilon)
+  action, after_action = rooms_lib.pick(rest, 4)
+  luck = rooms_lib.luck(rooms, jnp.where(explores, after_action, rest))
+  return (jnp.where(explores, action + 1, 0) | luck << 3).reshape(shape)
 
 
-def _choose(values: Array, uniform: Array, epsilon: float) -> Array:
-  """The best action, or with probability epsilon any; values [..., A]."""
-  num_actions = values.shape[-1]
-  # One number tells whether to explore, and if so also how.
-  any_action = jnp.int32(uniform * (num_actions / max(epsilon, 1e-9)))
-  best = jnp.argmax(values, -1).astype(jnp.int32)
-  return jnp.where(uniform < epsilon, any_action, best)
+def _at(table: Array, *index: Array | int) -> Array:
+  """An entry that is there: what need not be checked costs nothing."""
+  return table.at[index].get(
+    mode='promise_in_bounds', wrap_negative_indices=False
+  )
+
+
+def _best(values: Sequence[Array]) -> tuple[Array, Array]:
+  """The highest of some values, and its number, the first of equals.
+
+  By twos: XLA's argmax is a loop of its own in the loop over the steps.
+  """
+  found = [(value, jnp.int32(i)) for i, value in enumerate(values)]
+  while len(found) > 1:
+    pairs = zip(found[::2], found[1::2], strict=False)
+    joined = [
+      (jnp.where(b > a, b, a), jnp.where(b > a, j, i))
+      for (a, i), (b, j) in pairs
+    ]
+    found = joined + found[2 * len(joined) :]
+  return found[0]
 
 
 def _learn_block(
@@ -342,19 +376,18 @@ def _learn_block(
   starts = jax.random.choice(
     start_key, jnp.asarray(rooms.starts), (protocol.block,)
   )
-  uniforms = _uniform(step_key, (protocol.block, HORIZON, 3))
+  steps = protocol.block, HORIZON
+  drawn = chances(rooms, step_key, steps, protocol.epsilon)
   after_keys = jax.random.split(after_key, protocol.block)
 
   def play(table: Array, x: tuple[Array, Array, Key]) -> tuple[Array, None]:
-    start, uniforms, after_key = x
-    table, episode = _play(
-      rooms, method, table, learning_rate, start, uniforms, protocol.epsilon
-    )
+    start, chance, after_key = x
+    table, episode = _play(rooms, method, table, learning_rate, start, chance)
     if method.after is not None:
       table = method.after(table, episode, learning_rate, after_key)
     return table, None
 
-  return jax.lax.scan(play, table, (starts, uniforms, after_keys))[0]
+  return jax.lax.scan(play, table, (starts, drawn, after_keys))[0]
 
 
 def _play(
@@ -363,31 +396,43 @@ def _play(
   table: Array,
   learning_rate: Array | float,
   start: Array,
-  uniforms: Array,
-  epsilon: float,
+  chance: Array,
 ) -> tuple[Array, Episode]:
   """Plays one episode, and learns within it if the method does."""
   shape = table.shape
-  codes = shape[1]
+  codes, num_actions = shape[1:]
+
+  def values_of(rows: Array, row: Array) -> list[Array]:
+    return [_at(rows, row, a) for a in range(num_actions)]
 
   def move(carry: Any, x: tuple[Array, Array]) -> Any:
     rows, state, code, over = carry
-    t, (explore, slip, door) = x
+    t, chance = x
+    explored, luck = chance & 7, chance >> 3
     row = state * codes + code
-    action = _choose(rows[row], explore, epsilon)
-    after = rooms_lib.step(rooms, state, action, (slip, door))
+    values = values_of(rows, row)
+    action = jnp.where(explored > 0, explored - 1, _best(values)[1])
+    after = rooms_lib.step(rooms, state, action, luck)
     after = jnp.where(over, state, after)
     after_code = jnp.where(over, code, method.history(code, after))
-    paid = jnp.where(over, 0.0, rooms_lib.reward(rooms, after, t + 1))
+    paid = rooms_lib.reward(rooms, after, t + 1)
     ends = (after == rooms.goal) | (t + 1 >= HORIZON)
     if method.online:
-      earned = paid
+      target = paid
       if method.potential is not None:
         later = jnp.where(ends, 0.0, method.potential[after, after_code])
-        earned += later - method.potential[state, code]
-      best = jnp.where(ends, 0.0, rows[after * codes + after_code].max())
-      change = learning_rate * (earned + best - rows[row, action])
-      rows = rows.at[row, action].add(jnp.where(over, 0.0, change))
+        target += later - method.potential[state, code]
+      best, _ = _best(values_of(rows, after * codes + after_code))
+      target += jnp.where(ends, 0.0, best)
+      old = functools.reduce(
+        lambda found, a: jnp.where(action == a, values[a], found),
+        range(1, num_actions),
+        values[0],
+      )
+      new = jnp.where(over, old, old + learning_rate * (target - old))
+      rows = rows.at[row, action].set(
+        new, mode='promise_in_bounds', wrap_negative_indices=False
+      )
     seen = after, after_code, action, paid, ~over
     return (rows, after, after_code, over | ends), seen
 
@@ -395,13 +440,13 @@ def _play(
   (rows, *_), (state, codes_seen, action, paid, mask) = jax.lax.scan(
     move,
     (table.reshape(-1, shape[-1]), start, code, jnp.bool_(False)),
-    (jnp.arange(HORIZON), uniforms),
+    (jnp.arange(HORIZON), chance),
   )
   episode = Episode(
     jnp.concatenate([start[None], state]),
     jnp.concatenate([code[None], codes_seen]),
     action,
-    paid,
+    jnp.where(mask, paid, 0.0),
     mask,
   )
   return rows.reshape(shape), episode

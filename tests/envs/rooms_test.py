@@ -13,7 +13,12 @@ from dl_lectures.types import UsageError
 
 CASES = [(n, variant) for n in (4, 8) for variant in rooms.VARIANTS]
 WORLDS = {case: rooms.make(*case) for case in CASES}
-STEP = jax.jit(jax.vmap(rooms.step, in_axes=(None, 0, 0, 0)))
+
+
+@jax.jit
+def step_all(world, state, action, uniform):
+  lucks = jax.vmap(rooms.luck, (None, 0))(world, uniform)
+  return jax.vmap(rooms.step, (None, 0, 0, 0))(world, state, action, lucks)
 
 
 class Oracle:
@@ -55,14 +60,19 @@ class Oracle:
       return None
     return (*doors['EW'[(room - 21) % 2]], room - 1)
 
-  def step(self, cell, action, slip, u_slip, u_door):
-    if u_slip < slip:
-      action = int(u_slip / slip * 4)
+  def step(self, cell, action, slip, u):
+    # In float32, as the tables see it.
+    if u < slip:
+      u = u / np.float32(slip) * 4
+      action = int(u)
+      u -= action
+    else:
+      u = (u - np.float32(slip)) / np.float32(1 - slip)
     name = 'NSWE'[action]
     row, column, room = cell
     door = {(0, 3): 'N', (5, 3): 'S', (3, 0): 'W', (3, 5): 'E'}
     if door.get((row, column)) == name:
-      return self.through(room, name, u_door) or cell
+      return self.through(room, name, u) or cell
     down, right = {'N': (-1, 0), 'S': (1, 0), 'W': (0, -1), 'E': (0, 1)}[name]
     beside = (row + down, column + right, room)
     return beside if self.is_floor(beside) else cell
@@ -79,13 +89,12 @@ def test_tables_say_what_the_rules_say_30000_times(num_rooms, variant):
   state = draw.integers(world.num_states, size=n)
   state[: n // 3] = draw.choice(np.flatnonzero(edge), n // 3)
   action = draw.integers(4, size=n)
-  # In float32, as the tables see them.
-  uniforms = draw.random((2, n), np.float32)
-  found = STEP(world, state, action, tuple(uniforms))
+  uniform = draw.random(n, np.float32)
+  found = step_all(world, state, action, uniform)
   cells = world.position.tolist()
   expected = [
-    oracle.step(tuple(cells[s]), a, 0.25, u, d)
-    for s, a, u, d in zip(state, action, *uniforms, strict=True)
+    oracle.step(tuple(cells[s]), a, 0.25, u)
+    for s, a, u in zip(state, action, uniform, strict=True)
   ]
   assert [tuple(cells[s]) for s in found.tolist()] == expected
 
@@ -119,8 +128,9 @@ def breadth_first(world):
   before = collections.defaultdict(set)
   for state in range(world.num_states):
     for action in range(4):
-      if world.num_next[state, action] == 1:
-        before[int(world.next_state[state, action, 0])].add(state)
+      after = int(world.next_state[state, action])
+      if after != rooms.BY_CHANCE:
+        before[after].add(state)
   distance = np.full(world.num_states, np.inf)
   distance[world.goal] = 0
   queue = collections.deque([world.goal])
