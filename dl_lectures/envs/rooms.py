@@ -235,8 +235,8 @@ def split(uniform: Array, probability: float | Array) -> tuple[Array, Array]:
     bool, and float32 from [0, 1), uniform whether or not it happens.
 
   >>> happens, rest = split(jnp.array([0.125, 0.5]), 0.25)
-  >>> happens.tolist(), rest.round(3).tolist()
-  ([True, False], [0.5, 0.333])
+  >>> happens.tolist(), [f"{x:.3f}" for x in rest]
+  ([True, False], ['0.500', '0.333'])
   """
   happens = uniform < probability
   inside = uniform / jnp.maximum(probability, 1e-9)
