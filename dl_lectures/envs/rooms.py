@@ -423,12 +423,12 @@ def _play(rooms: Rooms, limits: Array, key: Key, count: int) -> Episodes:
   start = jax.random.choice(start_key, jnp.asarray(rooms.starts), (count,))
   choices, lucks = jax.random.uniform(step_key, (2, HORIZON, count))
 
-  def move(carry: tuple[Array, Array], x: tuple[Array, Array]) -> Any:
+  def move(carry: tuple[Array, Array], x: tuple[Array, ...]) -> Any:
     state, over = carry
-    t, choice, luck = x
+    t, choice, chance = x
     action = (choice[:, None] >= limits[state]).sum(-1)
     action = jnp.where(over, 0, action)
-    after = jnp.where(over, state, step(rooms, state, action, luck))
+    after = jnp.where(over, state, step(rooms, state, action, chance))
     paid = jnp.where(over, 0.0, reward(rooms, after, t + 1))
     carry = after, over | (after == rooms.goal)
     return carry, (after, action, paid, ~over)

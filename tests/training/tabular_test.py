@@ -180,7 +180,7 @@ def test_visited_remembers_a_set():
 ONLINE = Protocol(
   block=2, num_evaluations=8, num_confirmations=8, max_episodes=4
 )
-EXPLORE, SLIP = np.float32([0.2, 0.01])
+EXPLORE, SLIP = np.float32(0.2), np.float32(0.01)
 
 
 @jax.jit
