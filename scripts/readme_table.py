@@ -84,6 +84,16 @@ SYSTEMS = {
     'Sequence to sequence, attention',
     '[Bahdanau et al., ICLR 2015](https://arxiv.org/abs/1409.0473)',
   ),
+  'captioning': System(
+    'Captions with attention',
+    'Image captioning',
+    '[Xu et al., ICML 2015](https://arxiv.org/abs/1502.03044)',
+  ),
+  'wavenet': System(
+    'WaveNet',
+    'WaveNet',
+    '[van den Oord et al. 2016](https://arxiv.org/abs/1609.03499)',
+  ),
   'pixel_rnn': System(
     'PixelRNN',
     'PixelRNN',
