@@ -263,7 +263,7 @@ def mirror(
 ) -> dict[str, Any]:
   """The potential of a native, relaxed, and that of its mirror image.
 
-  And where a descent from the mirror image ends, if torsions call it back.
+  And where a descent from the mirror image ends.
   """
   del condition
   how = _MIRROR
