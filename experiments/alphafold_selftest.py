@@ -16,6 +16,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -175,6 +176,10 @@ def selftest(
     joined = report.aggregate([summary], report.command())
     joined['seeds'] = list(seeds)
     pathlib.Path(results).write_text(json.dumps(joined, indent=2) + '\n')
+    target = pathlib.Path(results).with_suffix('')
+    for name in ('conditions', 'curves'):
+      picture = pathlib.Path(workdir, 'figures', f'{name}.png')
+      shutil.copyfile(picture, f'{target}_{name}.png')
   print(report.to_text(summary))
   print(f'{(time.monotonic() - start) / 60:.1f} minutes')
   print(f'report: {os.path.join(workdir, "report.html")}')

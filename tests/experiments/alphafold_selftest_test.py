@@ -100,6 +100,7 @@ def test_claims_and_report(settings, judged, tmp_path, capsys):
   assert 'TM-score' in capsys.readouterr().out
   for name in ('conditions', 'curves'):
     assert (tmp_path / 'figures' / f'{name}.png').exists()
+    assert (tmp_path / f'results_{name}.png').exists()
 
 
 def test_the_interval_is_over_chains():
