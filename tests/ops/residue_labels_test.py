@@ -73,9 +73,9 @@ def test_most_residues_agree_with_another_method(chains):
     chain = chains[name]
     atoms = biotite.AtomArray(len(chain.sequence))
     atoms.coord = chain.backbone[:, 1]
-    atoms.atom_name[:] = 'CA'
-    atoms.res_name[:] = 'ALA'
-    atoms.chain_id[:] = 'A'
+    for label, value in (('atom_name', 'CA'), ('res_name', 'ALA')):
+      atoms.set_annotation(label, np.full(len(chain.sequence), value))
+    atoms.set_annotation('chain_id', np.full(len(chain.sequence), 'A'))
     atoms.res_id = np.arange(len(chain.sequence))
     other = biotite.annotate_sse(atoms)
     mine = residue_labels.secondary_structure(chain.backbone, donors(chain))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -512,11 +513,15 @@ def model(example):
 def shapes(config, pairs, residues):
   """Of the network's parameters, for so many features."""
   size = config.crop
+
+  def some(*shape: int, dtype: Any = jnp.float32) -> Any:
+    return jax.ShapeDtypeStruct((1, *shape), dtype)
+
   crop = nets.Crop(
-    *(jax.ShapeDtypeStruct((1, size, size, pairs), jnp.float32),) * 3,
-    *(jax.ShapeDtypeStruct((1, size, residues), jnp.float32),) * 2,
-    *(jax.ShapeDtypeStruct((1, size), bool),) * 2,
-    jax.ShapeDtypeStruct((1,), jnp.int32),
+    *(some(size, size, pairs),) * 3,
+    *(some(size, residues),) * 2,
+    *(some(size, dtype=bool),) * 2,
+    some(dtype=jnp.int32),
   )
   net = alphafold.networks(config)['network']
   params, _ = jax.eval_shape(
@@ -561,10 +566,9 @@ def test_cross_entropy_of_a_loop():
   labels = np.array([0, 3, -1, 2, -1])
   log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
   expected = -np.mean([log_p[i, labels[i]] for i in (0, 1, 3)])
-  assert alphafold.cross_entropy(logits, labels) == pytest.approx(
-    expected, rel=1e-5
-  )
-  assert alphafold.cross_entropy(logits, labels * 0 - 1) == 0
+  loss = alphafold.cross_entropy(jnp.asarray(logits), labels)
+  assert loss == pytest.approx(expected, rel=1e-5)
+  assert alphafold.cross_entropy(jnp.asarray(logits), labels * 0 - 1) == 0
 
 
 def test_it_learns_and_resumes_bit_for_bit(example):
@@ -610,6 +614,7 @@ def test_tiles_are_averaged_with_weights_that_fall_from_the_centre(
   example, model
 ):
   said = alphafold.predict([model], example.features)
+  assert said.heads is not None
   # The same with loops over crops and pixels.
   size, stride = TINY.crop, TINY.stride
   net = alphafold.networks(TINY)['network']
@@ -673,8 +678,8 @@ def test_torsions_are_the_marginals_of_what_is_predicted(example):
   angles = np.asarray(inputs.TORSION_CENTRES)
   phi, psi = np.exp(4 * np.cos(angles - 1)), np.exp(2 * np.cos(angles + 2))
   joint = np.multiply.outer(phi / phi.sum(), psi / psi.sum())
-  torsions = np.tile(joint.reshape(1, bins * bins), (LENGTH, 1))
-  other = np.ones((LENGTH, 1))
+  torsions = jnp.tile(joint.reshape(1, bins * bins), (LENGTH, 1))
+  other = jnp.ones((LENGTH, 1))
   log_probs = np.full((LENGTH, LENGTH, 64), -np.log(64), np.float32)
   said = alphafold.Said(log_probs, nets.Heads(torsions, other, other))
   beliefs = alphafold.beliefs_of(said, log_probs, SIZE)
@@ -705,6 +710,7 @@ def test_a_run_reports_and_folds(tmp_path):
   metrics = alphafold.train(config, workdir=str(tmp_path))
   assert 0 < metrics['test, 24 rows: tm'] < 1
   summary = training.report.finished(tmp_path, config)
+  assert summary is not None
   names = [claim['name'] for claim in summary['claims']]
   assert len(names) == len({*names})
   for name in ('maps', 'depths'):
