@@ -144,18 +144,27 @@ def blocks(language: str) -> list[str]:
   return re.findall(rf'^```{language}\n(.*?)^```', README, re.M | re.S)
 
 
-def test_its_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_code_runs(
+  capsys: pytest.CaptureFixture[str],
+  tmp_path: pathlib.Path,
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
   def init_fn(key: jax.Array) -> jax.Array:
     return jax.random.normal(key, ())
 
   def step_fn(state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
     return state + batch.mean(), {'mean': batch.mean()}
 
-  rewards_code, writing_code, search_code, sharding_code = blocks('python')
+  rewards_code, writing_code, capture_code, search_code, sharding_code = blocks(
+    'python'
+  )
   exec(rewards_code, {})
   assert capsys.readouterr().out == '[[0. 2. 6.]]\n'
   exec(writing_code, {})
   assert capsys.readouterr().out == '(2, 6) (2, 6)\n'
+  monkeypatch.chdir(tmp_path)
+  exec(capture_code, {})
+  assert '<input type="range"' in (tmp_path / 'game.html').read_text()
   exec(search_code, {})
   assert capsys.readouterr().out == '[1]\n'
   # The names that the text introduces.
