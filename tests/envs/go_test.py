@@ -1,6 +1,5 @@
 """Go against pgx, against plain Python rules, and by hand."""
 
-import doctest
 import functools
 
 import jax
@@ -598,9 +597,3 @@ def test_render():
   assert go.render(over).endswith('\nWhite wins; area: Black +0')
   drawn = over._replace(winner=jnp.int32(0))
   assert go.render(drawn).endswith('\ndraw; area: Black +0')
-
-
-def test_docstring_examples():
-  outcome = doctest.testmod(go)
-  assert outcome.attempted > 0
-  assert outcome.failed == 0

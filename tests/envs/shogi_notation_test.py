@@ -1,6 +1,5 @@
 """SFEN, USI, CSA and pictures of shogi: there and back, and what is wrong."""
 
-import doctest
 import xml.etree.ElementTree as ET
 
 import jax
@@ -173,7 +172,3 @@ def test_a_picture_has_every_piece():
   turned = [text for text in texts if 'rotate(180' in text.get('transform', '')]
   assert len(turned) == 19
   assert signs[-2:] == ['☗ 角   ☖ -', 'White to move']
-
-
-def test_examples():
-  assert doctest.testmod(shogi_notation).failed == 0

@@ -1,6 +1,5 @@
 """Shogi against perft, pgx's rules, and positions made by hand."""
 
-import doctest
 import pathlib
 import re
 
@@ -566,7 +565,3 @@ def test_all_recorded_games_are_legal_and_end_as_recorded():
   records = replay(recorded())
   assert len(records) == 262
   assert sum(record.end == 'TORYO' for record in records) == 228
-
-
-def test_examples():
-  assert doctest.testmod(shogi).failed == 0

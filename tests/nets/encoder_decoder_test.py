@@ -99,19 +99,20 @@ def test_the_source_changes_what_is_written(net):
 
 def test_where_it_looks_sums_to_1_and_is_not_padding():
   made = lib.encoder_decoder(8, source_size=5, target_size=7)
-  weights = made.init(jax.random.key(0), SOURCE, LENGTHS, TARGET)
-  memory = made.encode(weights, SOURCE, LENGTHS)
+  weights = jax.jit(made.init)(jax.random.key(0), SOURCE, LENGTHS, TARGET)
+  memory = jax.jit(made.encode)(weights, SOURCE, LENGTHS)
   assert made.look is not None
-  looks = made.look(weights, memory, TARGET)
+  looks = jax.jit(made.look)(weights, memory, TARGET)
   np.testing.assert_allclose(looks.sum(-1), 1, atol=1e-6)
   assert (looks[0, :, 3:] == 0).all()
   assert (looks[0, :, :3] > 0).all()
   # Without attention only the state passes.
   plain = lib.encoder_decoder(8, source_size=5, target_size=7, attention=False)
   assert plain.look is None
-  weights = plain.init(jax.random.key(0), SOURCE, LENGTHS, TARGET)
-  memory = plain.encode(weights, SOURCE, LENGTHS)
+  weights = jax.jit(plain.init)(jax.random.key(0), SOURCE, LENGTHS, TARGET)
+  memory = jax.jit(plain.encode)(weights, SOURCE, LENGTHS)
   blind = memory._replace(vectors=jnp.zeros_like(memory.vectors))
-  a, _ = plain.decoder.apply_from(weights.decoder, None, memory, TARGET)
-  b, _ = plain.decoder.apply_from(weights.decoder, None, blind, TARGET)
+  decode = jax.jit(plain.decoder.apply_from)
+  a, _ = decode(weights.decoder, None, memory, TARGET)
+  b, _ = decode(weights.decoder, None, blind, TARGET)
   np.testing.assert_array_equal(a, b)
