@@ -40,6 +40,24 @@ CROSS_CUTTING = {
 # What tests run as a program or import; under tests/.
 SUPPORT = {'experiments/line'}
 
+# Files whose examples compile for several seconds: these run with the slow
+# tests. What they show is tested among the others as well.
+SLOW_EXAMPLES = {
+  f'dl_lectures/{name}.py'
+  for name in (
+    'envs/chess_endgames',
+    'envs/delayed',
+    'nets/attention',
+    'nets/entities',
+    'nets/pixels',
+    'ops/distogram',
+    'ops/redistribution',
+    'ops/structure_scores',
+    'search/tree',
+    'training/tabular',
+  )
+}
+
 # Generous: it ends an example that hangs, not one on a busy machine.
 DOCTEST_SECONDS = 120
 
@@ -245,7 +263,14 @@ def has_examples(path: pathlib.Path) -> bool:
 
 
 @pytest.mark.parametrize(
-  'path', [p for p in [*PACKAGE, *PROGRAMS] if has_examples(p)], ids=str
+  'path',
+  [
+    pytest.param(
+      p, id=str(p), marks=[pytest.mark.slow] * (str(p) in SLOW_EXAMPLES)
+    )
+    for p in [*PACKAGE, *PROGRAMS]
+    if has_examples(p)
+  ],
 )
 def test_examples_run(path: pathlib.Path) -> None:
   def hangs(*_: object) -> None:

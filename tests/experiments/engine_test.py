@@ -121,6 +121,7 @@ def test_it_is_the_player_that_is_judged():
   assert -1 <= found.value <= 1
 
 
+@pytest.mark.slow
 def test_a_match_of_two_engines_over_pipes(go_workdir, capsys):
   ours = f'{COMMAND} --protocol=gtp --workdir={go_workdir} --simulations=1'
   match.match(

@@ -216,6 +216,7 @@ def test_temperature_and_noise():
   ).all()
 
 
+@pytest.mark.slow
 def test_it_never_loses_tic_tac_toe_to_perfect_play():
   game = games.make('tic_tac_toe')
 

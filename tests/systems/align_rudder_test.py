@@ -233,6 +233,7 @@ def test_settings_that_cannot_be(field, value, words):
     align_rudder.train(align_rudder.Config(num_rooms=5), workdir=None)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_as_the_uninterrupted_one(tmp_path):
   def stop(step, state):
     del state

@@ -63,6 +63,7 @@ def test_a_command_is_a_sequence_and_back():
   jax.tree.map(np.testing.assert_array_equal, alphastar.command(turned), said)
 
 
+@pytest.mark.slow
 def test_what_is_learned_from_is_what_was_played(steps):
   """The learner's probabilities are the player's, through ends of games."""
   _, state = steps[1]

@@ -172,6 +172,7 @@ def test_every_known_position_enters_its_ring_once():
   np.testing.assert_allclose(policy.sum(axis=-1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_eight_devices_learn_what_one_learns():
   states = []
   for devices in (1, 8):

@@ -161,6 +161,7 @@ def test_stopping_and_resuming_changes_nothing():
   assert min(jax.tree.leaves(moved)) > 0
 
 
+@pytest.mark.slow
 def test_one_device_or_eight():
   net, _, _ = parts()
 

@@ -108,6 +108,7 @@ def folder(tmp_path):
   return tmp_path
 
 
+@pytest.mark.slow
 def test_a_folder_of_lines_is_a_task(folder):
   config = dataclasses.replace(
     TINY,
