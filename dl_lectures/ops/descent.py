@@ -82,7 +82,7 @@ def lbfgs(loss: Callable, start: Any, steps: int) -> tuple[Any, Array]:
     The best x, and its loss after each evaluation, [steps].
 
   >>> x, trace = lbfgs(lambda x: jnp.sum((x - 3) ** 2), jnp.zeros(2), 20)
-  >>> x.round(3).tolist(), bool(jnp.all(jnp.diff(trace) <= 0))
+  >>> [round(v, 3) for v in x.tolist()], bool(jnp.all(jnp.diff(trace) <= 0))
   ([3.0, 3.0], True)
   """
   flat, unravel = jax.flatten_util.ravel_pytree(start)
