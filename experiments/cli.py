@@ -111,6 +111,14 @@ def _system(config: type) -> str:
   return pathlib.Path(inspect.getsourcefile(config) or 'system').stem
 
 
+def _program(system: str) -> str:
+  """The binary that runs; it need not be called as its system is."""
+  spec = getattr(sys.modules.get('__main__'), '__spec__', None)
+  if spec is not None and spec.name.startswith('experiments.'):
+    return spec.name
+  return f'experiments.{system}'
+
+
 class _Job(NamedTuple):
   """One run of the command: several seeds make several."""
 
@@ -155,7 +163,7 @@ def _run_all(
     _tell(0, f'report: {os.path.join(job.workdir, "report.html")}')
     summaries.append(summary)
   if results is not None:
-    command = shlex.join(['python', '-m', f'experiments.{system}', *argv])
+    command = shlex.join(['python', '-m', _program(system), *argv])
     joined = report.aggregate(summaries, command, jobs[0].preset)
     os.makedirs(os.path.dirname(os.path.abspath(results)), exist_ok=True)
     with open(results, 'w', encoding='utf-8') as file:
@@ -426,7 +434,7 @@ def _help(
   """Everything one may set, with the values of the preset asked for."""
   asked = [a.partition('=')[2] for a in argv if a.startswith('--preset=')]
   shown = asked[-1] if asked and asked[-1] in presets else DEFAULT_PRESET
-  usage = f'python -m experiments.{system}'
+  usage = f'python -m {_program(system)}'
   lines = [
     inspect.cleandoc(doc).split('\n\n')[0],
     '',
