@@ -113,10 +113,8 @@ def _system(config: type) -> str:
 
 def _program(system: str) -> str:
   """The binary that runs; it need not be called as its system is."""
-  spec = getattr(sys.modules.get('__main__'), '__spec__', None)
-  if spec is not None and spec.name.startswith('experiments.'):
-    return spec.name
-  return f'experiments.{system}'
+  name = report.program()
+  return name if name.startswith('experiments.') else f'experiments.{system}'
 
 
 class _Job(NamedTuple):

@@ -25,11 +25,12 @@ is judged on. The published one, of 21 million weights, is the preset `paper`.
   python -m experiments.alphafold_fold --input=1ubi.pdb --workdir=runs/1ubi
   python -m experiments.alphafold_selftest
 
-The first takes nine minutes of a core, half of them to judge what was learned
-(seed 0, 20 test chains): from alignments of 1,024 sequences 3.05 nats per pair,
-where separation and length alone give 3.47; of the best L contacts .72 are
-right, of mean-field DCA's .61; folded from these predictions the chains have a
-median TM-score of .39, from torsions alone .16. Published, on test chains of
+The first takes nine to eleven minutes of a core, half of them to judge what was
+learned (20 test chains, means over three seeds): from alignments of 1,024
+sequences 3.04 nats per pair, where separation and length alone give 3.47; of
+the best L contacts .73 are right, of mean-field DCA's .62; folded from these
+predictions the chains have a median TM-score of .38, from torsions alone .17.
+Published, on test chains of
 its own with natural alignments: a mean TM-score of .641.
 
 The last folds 20 chains of 50 to 119 residues from beliefs made of the truth:
@@ -37,7 +38,7 @@ from exact distances and torsions that are 20 degrees off, the lowest of eight
 restarts has a median TM-score of .985, the worst of 60 folds .87. Near pairs
 are pulled first, which is ours. Where no torsions are predicted, starts are
 fitted to near pairs (`fit_locally`), ours as well: distances alone then give
-.974, without it and from any torsions .64.
+.974.
 """
 
 import dataclasses

@@ -190,13 +190,16 @@ def aggregate(
   }
 
 
+def program() -> str:
+  """The module that runs as a program; '' if it is not `python -m ...`."""
+  spec = getattr(sys.modules.get('__main__'), '__spec__', None)
+  return spec.name.removesuffix('.__main__') if spec is not None else ''
+
+
 def command() -> str:
   """The line that started this program; '' if it is not `python -m ...`."""
-  spec = getattr(sys.modules.get('__main__'), '__spec__', None)
-  if spec is None:
-    return ''
-  name = spec.name.removesuffix('.__main__')
-  return shlex.join(['python', '-m', name, *sys.argv[1:]])
+  name = program()
+  return shlex.join(['python', '-m', name, *sys.argv[1:]]) if name else ''
 
 
 def device() -> str:
