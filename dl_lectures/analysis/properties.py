@@ -166,7 +166,7 @@ def interaction_by_lag(
 
 
 def finite_difference_error(
-  model: SequenceModel, weights: Any, x: Array, key: Key, size: float = 1e-5
+  model: SequenceModel, weights: Any, x: Array, key: Key, size: float = 1e-7
 ) -> float:
   """The gradient of the weights against central differences, in 64 bits.
 
@@ -175,7 +175,8 @@ def finite_difference_error(
     weights: its weights.
     x: [B, T, F].
     key: consumed: a random direction, and a random combination of outputs.
-    size: of the steps.
+    size: of the steps. Longer ones carry some ReLU over its kink, where the
+      difference is not the slope.
 
   Returns:
     The relative error of the slope in that direction; about 1e-9 for code

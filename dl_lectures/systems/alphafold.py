@@ -30,8 +30,8 @@ learned (20 test chains, means over three seeds): from alignments of 1,024
 sequences 3.04 nats per pair, where separation and length alone give 3.47; of
 the best L contacts .73 are right, of mean-field DCA's .62; folded from these
 predictions the chains have a median TM-score of .38, from torsions alone .17.
-Published, on test chains of
-its own with natural alignments: a mean TM-score of .641.
+Published, on test chains of its own with natural alignments: a mean TM-score of
+.641.
 
 The last folds 20 chains of 50 to 119 residues from beliefs made of the truth:
 from exact distances and torsions that are 20 degrees off, the lowest of eight

@@ -145,6 +145,15 @@ def test_a_wrong_gradient_is_noticed():
     assert low <= error < high
 
 
+def test_steps_carry_no_relu_over_its_kink():
+  model = sequence.wavenet(32, 8, rates=[1, 2, 4, 8], skip_channels=32)
+  x = jax.nn.one_hot(jax.random.randint(jax.random.key(1), (2, 64), 0, 8), 8)
+  weights = jax.jit(model.init)(jax.random.key(0), x)
+  for key in jax.random.split(jax.random.key(2), 3):
+    error = properties.finite_difference_error(model, weights, x, key)
+    assert error < 1e-6
+
+
 def test_parameters_that_nothing_depends_on():
   model, weights = made_up(total)  # of two weights one is used
   live = properties.live_share(model, weights, inputs(), jax.random.key(0))
