@@ -152,6 +152,7 @@ def measure(rounds: int) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
   """Prints the lines."""
+  timing.cases_to_run(__doc__)
   if hasattr(os, 'sched_setaffinity'):
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
   host.tune_allocator()

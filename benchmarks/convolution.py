@@ -114,6 +114,8 @@ def measure(rounds: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+  """Prints the lines."""
+  timing.cases_to_run(__doc__)
   host.tune_allocator()
   host.enable_compile_cache()
   for line in measure(rounds=7):

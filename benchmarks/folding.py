@@ -199,6 +199,7 @@ def growth(
 
 def main() -> None:
   """Prints one line a case."""
+  timing.cases_to_run(__doc__)
   host.tune_allocator()
   host.enable_compile_cache()
   start = time.monotonic()

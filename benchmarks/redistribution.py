@@ -23,7 +23,6 @@ that is shared is that of its other users; beside them stands
 
 import importlib
 import importlib.util
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -388,10 +387,11 @@ def measure(
 
 def main() -> None:
   """Prints one line a measurement."""
+  names = timing.cases_to_run(__doc__, CASES)
   host.tune_allocator()
   host.enable_compile_cache()
   tabular.one_kernel_a_loop()
-  for name in sys.argv[1:] or CASES:
+  for name in names:
     for line in measure(name):
       timing.show(line)
 

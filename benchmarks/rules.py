@@ -25,7 +25,6 @@ import functools
 import importlib
 import importlib.metadata
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
@@ -294,18 +293,16 @@ def _bytes(states: Any) -> int:
   return sum(leaf.nbytes for leaf in jax.tree.leaves(states))
 
 
-def main(names: list[str]) -> None:
-  """Prints the lines of these games, of all if none is named."""
-  unknown = set(names) - set(GAMES)
-  if unknown:
-    sys.exit(f'unknown: {", ".join(unknown)}; possible: {", ".join(GAMES)}')
+def main() -> None:
+  """Prints the lines of the games named, of all if none is."""
+  names = timing.cases_to_run(__doc__, GAMES)
   if hasattr(os, 'sched_setaffinity'):
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
   host.tune_allocator()
-  for name in names or GAMES:
+  for name in names:
     for line in measure(name, rounds=9):
       timing.show(line)
 
 
 if __name__ == '__main__':
-  main(sys.argv[1:])
+  main()

@@ -3,7 +3,8 @@
 The evaluator hashes whole numbers into priors and values, so that what is timed
 is the tree. All arms are interleaved in one process; values are medians, in
 milliseconds of CPU time a search. `same_rows` is the share of trees whose root
-visit counts equal those of `mctx.muzero_policy`.
+visit counts equal those of `mctx.muzero_policy`. A case is `A,B,S`: actions,
+trees side by side, simulations.
 
   python -m benchmarks.search
 """
@@ -132,11 +133,18 @@ def measure(case: tuple[int, int, int], rounds: int) -> dict[str, Any]:
   }
 
 
+def _name(case: tuple[int, int, int]) -> str:
+  return ','.join(map(str, case))
+
+
 def main() -> None:
   """Prints one line a case."""
+  names = timing.cases_to_run(__doc__, map(_name, BARS))
   host.tune_allocator()
   host.enable_compile_cache()
   for case in BARS:
+    if _name(case) not in names:
+      continue
     # A search of a millisecond needs more of them for a steady median.
     timing.show(measure(case, rounds=max(7, 2_000_000 // math.prod(case))))
 

@@ -15,7 +15,6 @@ CPU time a search. Two lines a case:
 
 import importlib.metadata
 import importlib.util
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -218,16 +217,13 @@ def measure(case: tuple, evaluator: str, rounds: int) -> Iterator[dict]:
   }
 
 
-def main(names: list[str]) -> None:
-  """Prints the lines of these games, of all if none is named."""
-  possible = [case[0] for case in CASES]
-  unknown = set(names) - set(possible)
-  if unknown:
-    sys.exit(f'unknown: {", ".join(unknown)}; possible: {", ".join(possible)}')
+def main() -> None:
+  """Prints the lines of the games named, of all if none is."""
+  names = timing.cases_to_run(__doc__, [case[0] for case in CASES])
   host.tune_allocator()
   host.enable_compile_cache()
   for case in CASES:
-    if names and case[0] not in names:
+    if case[0] not in names:
       continue
     for evaluator in ('uniform', 'network'):
       for line in measure(case, evaluator, rounds=7):
@@ -235,4 +231,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  main(sys.argv[1:])
+  main()

@@ -20,7 +20,6 @@ PyTorch is the extra `benchmarks`; without it its lines say so.
 
 import importlib.util
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -392,9 +391,10 @@ def difference(ours: Any, theirs: Any) -> float | None:
 
 def main() -> None:
   """Prints one line a measurement."""
+  names = timing.cases_to_run(__doc__, CASES)
   host.tune_allocator()
   host.enable_compile_cache()
-  for name in sys.argv[1:] or CASES:
+  for name in names:
     for line in measure(name):
       timing.show(line)
 

@@ -1,8 +1,9 @@
 """How the benchmarks time: all arms in one process, in turn, medians."""
 
+import argparse
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -64,6 +65,51 @@ def _cpu_seconds(arm: Callable[[], Any], calls: int) -> float:
   for _ in range(calls):
     jax.block_until_ready(arm())
   return (time.process_time() - start) / calls
+
+
+def cases_to_run(
+  description: str | None,
+  cases: Iterable[str] = (),
+  args: Sequence[str] | None = None,
+) -> list[str]:
+  """Reads a benchmark's command line, which names the cases to run.
+
+  Args:
+    description: the benchmark's docstring, which --help prints.
+    cases: the names that are possible; none where it is run as a whole.
+    args: the command line without the program; None for this process's own.
+
+  Returns:
+    The cases named, in the order of `cases`; all of them if none is named.
+
+  Raises:
+    SystemExit: 0 after --help; 2 after one line about what is not possible.
+
+  >>> cases_to_run('Two games.', ['go', 'chess'], ['chess'])
+  ['chess']
+  """
+  possible = list(cases)
+  parser = argparse.ArgumentParser(
+    description=description,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.usage = '%(prog)s [--help]'
+  if possible:
+    parser.usage += ' [CASE ...]'
+    parser.add_argument(
+      'cases', nargs='*', metavar='CASE', help=', '.join(possible)
+    )
+  given, unknown = parser.parse_known_args(args)
+  named = getattr(given, 'cases', [])
+  unknown += [name for name in named if name not in possible]
+  if unknown:
+    parser.exit(
+      2,
+      f'unknown: {" ".join(unknown)}; '
+      f'possible: {", ".join([*possible, "--help"])}\n',
+    )
+  return [name for name in possible if name in named or not named]
 
 
 def show(line: Mapping[str, Any]) -> None:
