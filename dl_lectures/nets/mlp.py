@@ -1,4 +1,4 @@
-"""Multilayer perceptrons, plain and residual."""
+"""Multilayer perceptrons: plain, residual, self-normalising."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from dl_lectures.ops import selu
 from dl_lectures.types import Array
 
 
@@ -85,4 +86,53 @@ class ResidualMLP(hk.Module):
       with hk.name_scope(f'block_{block}'):
         y = jax.nn.relu(linear(w_init=he_normal)(x))
         x = jax.nn.relu(x + linear(w_init=jnp.zeros)(y))
+    return x
+
+
+def lecun_normal() -> hk.initializers.Initializer:
+  """Normal weights of variance 1 / fan-in, with which SELU is normalised."""
+  return hk.initializers.VarianceScaling(1.0, 'fan_in', 'normal')
+
+
+class SeluMLP(hk.Module):
+  """A self-normalising network: [..., C] -> [..., D].
+
+  Klambauer et al., "Self-normalizing neural networks", 2017: LeCun-normal
+  weights and SELU hold every layer's activations near mean 0 and variance 1,
+  for inputs that are so themselves.
+
+  >>> net = hk.transform(lambda x: SeluMLP([32, 32, 10], dropout=0.05)(x, True))
+  >>> x = jax.random.normal(jax.random.key(0), [2, 784])
+  >>> params = net.init(jax.random.key(1), x)
+  >>> net.apply(params, jax.random.key(2), x).shape
+  (2, 10)
+  """
+
+  def __init__(
+    self,
+    output_sizes: Sequence[int],
+    dropout: float = 0.0,
+    activate_final: bool = False,
+    name: str | None = None,
+  ):
+    """Makes the module.
+
+    Args:
+      output_sizes: the layers' widths; the last one is D.
+      dropout: share of each activation that alpha dropout drops in training.
+      activate_final: whether the last layer has an activation (and dropout).
+      name: the module's name.
+    """
+    super().__init__(name=name)
+    self.output_sizes = tuple(output_sizes)
+    self.dropout, self.activate_final = dropout, activate_final
+
+  def __call__(self, x: Array, is_training: bool = False) -> Array:
+    """Applies the layers; in training dropout needs a key."""
+    for layer, size in enumerate(self.output_sizes):
+      x = hk.Linear(size, w_init=lecun_normal())(x)
+      if self.activate_final or layer < len(self.output_sizes) - 1:
+        x = selu.selu(x)
+        if self.dropout and is_training:
+          x = selu.alpha_dropout(hk.next_rng_key(), self.dropout, x)
     return x

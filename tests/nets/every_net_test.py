@@ -76,6 +76,9 @@ CASES = {
   'residual mlp': Case(
     lambda: nets.ResidualMLP(5, 2), (4, 6), (6 * 5 + 5) + 4 * (5 * 5 + 5)
   ),
+  'selu mlp': Case(
+    lambda: nets.SeluMLP([8, 5]), (4, 6), (6 * 8 + 8) + (8 * 5 + 5)
+  ),
   'lstm': Case(lambda: nets.LSTM(5), (4, 6, 3), 4 * (3 * 5 + 5 * 5 + 5)),
   "lstm, RUDDER's": Case(
     lambda: nets.LSTM(5, recurrent.RUDDER), (4, 6, 3), 3 * 5 + 5 * 5 + 2 * 5

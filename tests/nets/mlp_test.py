@@ -71,3 +71,24 @@ def test_a_hand_computed_residual_block():
   np.testing.assert_array_equal(
     net.apply(params, jnp.array([[1.0, 2.0]])), [[0.0, 11.0]]
   )
+
+
+def test_a_deep_self_normalising_network_stays_normalised():
+  net = hk.transform(
+    lambda x, train: nets.SeluMLP([256] * 32, 0.1, True)(x, train)
+  )
+  x = jax.random.normal(jax.random.key(0), [512, 256])
+  params = net.init(jax.random.key(1), x, False)
+  for is_training in (False, True):
+    y = net.apply(params, jax.random.key(2), x, is_training)
+    assert abs(y.mean()) < 0.1
+    assert 0.8 < y.var() < 1.25
+
+
+def test_lecun_normal_weights():
+  net = hk.transform(lambda x: nets.SeluMLP([400])(x))
+  params = net.init(jax.random.key(0), jnp.zeros([1, 900]))
+  w = np.asarray(params['selu_mlp/linear']['w'])
+  assert abs(w.var() * 900 - 1) < 0.01
+  # Normal and not truncated: some are beyond two standard deviations.
+  assert abs(np.mean(np.abs(w) > 2 / 30) - 0.0455) < 0.003
