@@ -52,8 +52,8 @@ def test_metadata() -> None:
     assert {spec.operator for spec in named[name]} == {'>=', '<'}
   assert all(specifier for specifier in named.values())
   assert {
-    *('cuda12', 'cuda13', 'tpu', 'pgx', 'folding', 'benchmarks'),
-    *('test', 'colab'),
+    *('cuda12', 'cuda13', 'tpu', 'pgx', 'folding', 'molecules'),
+    *('benchmarks', 'test', 'colab'),
   } == set(PROJECT['optional-dependencies'])
 
 
