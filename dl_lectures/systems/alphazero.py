@@ -748,6 +748,22 @@ def init(config: Config, game: games.Game, net, key: types.Key) -> State:
   )
 
 
+def state_sharding(mesh: jax.sharding.Mesh) -> Any:
+  """Where a run's state lives: lanes are split, parameters copied."""
+  whole: Any = sharding.replicated(mesh)
+  split: Any = sharding.split(mesh)
+  return State(
+    train=whole,
+    average=whole,
+    lanes=split,
+    pending=split,
+    rings=split,
+    resign_below=whole,
+    earlier=whole,
+    step=whole,
+  )
+
+
 def make_step(config: Config, game: games.Game, net, mesh) -> types.StepFn:
   """One phase of self-play and the learning that follows it."""
   update = training.make_step(make_loss(game, net), make_optimizer(config))
@@ -958,8 +974,6 @@ def train(
     found = judge(game, players, playing(state), sampled=True)
     return {name: quality.kept for name, quality in found.items()}
 
-  whole: Any = sharding.replicated(mesh)
-  split: Any = sharding.split(mesh)
   result = training.fit(
     make_step(config, game, net, mesh),
     lambda key: init(config, game, net, key),
@@ -967,16 +981,7 @@ def train(
     workdir=workdir,
     num_steps=config.num_steps,
     mesh=mesh,
-    state_sharding=State(
-      train=whole,
-      average=whole,
-      lanes=split,
-      pending=split,
-      rings=split,
-      resign_below=whole,
-      earlier=whole,
-      step=whole,
-    ),
+    state_sharding=state_sharding(mesh),
     count_params=lambda state: state.train.params,
     hooks=[
       training.Hook(look_at_opening, max(1, config.num_steps // 50), True),

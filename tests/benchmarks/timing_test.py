@@ -35,4 +35,4 @@ def test_every_benchmark_tells_what_it_measures(name, capsys, monkeypatch):
   with pytest.raises(SystemExit) as stopped:
     module.main()
   assert stopped.value.code == 0
-  assert module.__doc__.splitlines()[0] in capsys.readouterr().out
+  assert (module.__doc__ or '').splitlines()[0] in capsys.readouterr().out

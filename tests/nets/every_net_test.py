@@ -20,13 +20,15 @@ class Case(NamedTuple):
   with_norm: bool = False
 
 
+# Arrays are NumPy's where nothing is differentiated: each of JAX's operations
+# outside a compiled function is a program of its own to compile.
 class Net(NamedTuple):
   apply: Callable[..., Any]
   step: Callable[..., Any]
   compiled_apply: Callable[..., Any]
   compiled_step: Callable[..., Any]
   params: Any
-  inputs: jax.Array
+  inputs: np.ndarray
   count: int
 
 
@@ -154,13 +156,13 @@ def net(request):
   args = (True,) if case.with_norm else ()
   transformed = hk.transform_with_state(lambda x: case.make()(x, *args))
   draw = np.random.default_rng(0)
-  inputs = jnp.float32(draw.normal(size=case.shape))
+  inputs = np.float32(draw.normal(size=case.shape))
   shapes, state = jax.eval_shape(transformed.init, jax.random.key(1), inputs)
   # Not as they start: a block's last convolution would be zero.
   params = jax.tree.map(
-    lambda x: jnp.float32(draw.normal(scale=0.2, size=x.shape)), shapes
+    lambda x: np.float32(draw.normal(scale=0.2, size=x.shape)), shapes
   )
-  state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)
+  state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state)
 
   def apply(params, inputs):
     return transformed.apply(params, state, None, inputs)[0]
@@ -198,14 +200,15 @@ def test_compiled_equals_eager(net):
 def test_every_gradient_is_finite_and_none_is_cut_off(net):
   _, gradients = net.compiled_step(net.params, net.inputs)
   for gradient in jax.tree.leaves(gradients):
-    assert jnp.all(jnp.isfinite(gradient))
-    assert jnp.any(gradient != 0)
+    assert np.isfinite(gradient).all()
+    assert np.any(gradient)
 
 
 def test_a_population_equals_its_members(net):
-  first, second = net.params, jax.tree.map(lambda x: 0.5 * x, net.params)
-  members = jax.tree.map(lambda *x: jnp.stack(x), first, second)
+  first, second = net.params, jax.tree.map(lambda x: x / 2, net.params)
+  members = jax.tree.map(lambda *x: np.stack(x), first, second)
   together = jax.jit(jax.vmap(net.step, (0, None)))(members, net.inputs)
+  together = jax.device_get(together)
   for index, member in enumerate((first, second)):
     mine = jax.tree.map(lambda x, i=index: x[i], together)
     close(mine, net.compiled_step(member, net.inputs), 1e-4)
@@ -219,7 +222,7 @@ def test_bfloat16_in_is_bfloat16_out(net):
   full = jax.tree.leaves(net.compiled_apply(net.params, net.inputs))
   for half, expected in zip(outputs, full, strict=True):
     assert half.dtype == jnp.bfloat16
-    scale = float(jnp.max(jnp.abs(expected)))
+    scale = np.abs(expected).max()
     np.testing.assert_allclose(
       np.float32(half), expected, atol=0.05 * scale, rtol=0
     )

@@ -38,7 +38,8 @@ def run_of(num_devices):
   mesh = sharding.make_mesh(num_devices)
   step = jax.jit(alphazero.make_step(TINY, game, net, mesh))
   state = alphazero.init(TINY, game, net, jax.random.key(3))
-  return step, state
+  # Where steps leave it: else the second step would be compiled anew.
+  return step, jax.device_put(state, alphazero.state_sharding(mesh))
 
 
 def rows(value, player, reward, done, off_policy):
@@ -301,13 +302,11 @@ def test_tic_tac_toe_is_learned_from_its_rules():
   positions = solve_tic_tac_toe()[::4]
   game = games.make(config.game)
   net = alphazero.network(config, game)
-  step = jax.jit(
-    alphazero.make_step(config, game, net, sharding.make_mesh(1)),
-    donate_argnums=0,
-  )
-  # Jitted, since a state that is donated must hold no buffer twice.
-  state = jax.jit(functools.partial(alphazero.init, config, game, net))(
-    jax.random.key(0)
+  mesh = sharding.make_mesh(1)
+  step = jax.jit(alphazero.make_step(config, game, net, mesh))
+  state = jax.device_put(
+    alphazero.init(config, game, net, jax.random.key(0)),
+    alphazero.state_sharding(mesh),
   )
   before = kept(config, alphazero.playing(state), positions)
   for _ in range(config.num_steps):
