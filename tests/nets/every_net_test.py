@@ -156,7 +156,7 @@ def net(request):
   args = (True,) if case.with_norm else ()
   transformed = hk.transform_with_state(lambda x: case.make()(x, *args))
   draw = np.random.default_rng(0)
-  inputs = np.float32(draw.normal(size=case.shape))
+  inputs = draw.normal(size=case.shape).astype(np.float32)
   shapes, state = jax.eval_shape(transformed.init, jax.random.key(1), inputs)
   # Not as they start: a block's last convolution would be zero.
   params = jax.tree.map(
