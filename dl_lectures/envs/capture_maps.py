@@ -93,7 +93,7 @@ def check(size: int, players: int) -> None:
 
 
 def draw(
-  key: Key, size: int = 11, players: int = 2, indoor: float = 0.5
+  key: Key, size: int = 11, players: int = 2, indoor: float | Array = 0.5
 ) -> Map:
   """Draws a map.
 

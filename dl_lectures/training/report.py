@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import math
 import os
+import pathlib
 import platform
 import shlex
 import sys
@@ -48,7 +49,8 @@ def write(
     config: the dataclass of the run's settings, with a field `seed`.
     claims: the rows of the final table.
     metrics: the final metrics.
-    figures: the name that `save_figure` got -> caption, in order.
+    figures: the name that `save_figure` got, or of a film `NAME.gif`, ->
+      caption, in order.
     minutes: how long the run took (`FitResult.seconds / 60` and what followed).
 
   Returns:
@@ -77,8 +79,11 @@ def write(
     return summary
   images = []
   for name, caption in figures.items():
-    with open(_figure(workdir, name), 'rb') as file:
-      images.append((base64.b64encode(file.read()).decode(), caption))
+    path = figure_path(workdir, name)
+    kind = pathlib.Path(path).suffix[1:]
+    with open(path, 'rb') as file:
+      data = base64.b64encode(file.read()).decode()
+    images.append((f'data:image/{kind};base64,{data}', caption))
   _replace(os.path.join(workdir, 'report.html'), _page(summary, images))
   # Last, because it says that all is there.
   _replace(
@@ -144,7 +149,7 @@ def save_figure(
   """
   if workdir is None or jax.process_index() > 0:
     return
-  path = _figure(workdir, name)
+  path = figure_path(workdir, name)
   os.makedirs(os.path.dirname(path), exist_ok=True)
   temporary = f'{path}.tmp'
   figure.savefig(temporary, format='png', dpi=144, bbox_inches='tight')
@@ -307,8 +312,18 @@ def _config(config: Any) -> dict[str, Any]:
   return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
-def _figure(workdir: str | os.PathLike[str], name: str) -> str:
-  return os.path.join(workdir, 'figures', f'{name}.png')
+def figure_path(workdir: str | os.PathLike[str], name: str) -> str:
+  """Where a figure is: `figures/NAME.png`, or as it is if it ends in `.gif`.
+
+  Args:
+    workdir: the run's directory.
+    name: by which `write` finds it.
+
+  >>> figure_path('run', 'curve'), figure_path('run', 'game.gif')
+  ('run/figures/curve.png', 'run/figures/game.gif')
+  """
+  file = name if name.endswith('.gif') else f'{name}.png'
+  return os.path.join(workdir, 'figures', file)
 
 
 def _replace(path: str, text: str) -> None:
@@ -418,7 +433,7 @@ def _page(summary: Mapping[str, Any], images: Sequence[tuple[str, str]]) -> str:
   if images:
     figures = ''.join(
       f'<figure class="card"><img alt="{html.escape(caption)}" '
-      f'src="data:image/png;base64,{data}">'
+      f'src="{data}">'
       f'<figcaption>{html.escape(caption)}</figcaption></figure>'
       for data, caption in images
     )
