@@ -176,9 +176,11 @@ def bars(claims: Iterable[Mapping[str, Any]]) -> str:
 def how(result: Mapping[str, Any]) -> str:
   """The seeds, the time and the device of a result."""
   seeds = len(result['seeds'])
+  minutes = f'{result["minutes"] / seeds:.0f}'
   return (
     f'{seeds} seed{"s" if seeds > 1 else ""}, '
-    f'{result["minutes"] / seeds:.0f} minutes each, {show(result["device"])}'
+    f'{minutes} minute{"" if minutes == "1" else "s"} each, '
+    f'{show(result["device"])}'
   )
 
 
