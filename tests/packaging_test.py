@@ -121,7 +121,7 @@ def test_wheel_holds_the_package_and_its_tables(wheel: pathlib.Path) -> None:
     str(path.relative_to(ROOT))
     for top in SHIPPED
     for path in (ROOT / top).rglob('*')
-    if path.suffix in ('.py', '.npz', '.txt', '.typed')
+    if path.suffix in ('.py', '.npz', '.txt', '.typed', '.html')
   }
   assert 'dl_lectures/data/tables/connect_four.npz' in shipped
   assert shipped == {name for name in names if not name.startswith(info)}
