@@ -250,6 +250,35 @@ def test_examples_held_out_are_not_learned_from():
   assert 0.4 < data.held_out.label.mean() < 0.6
 
 
+def test_digits_are_split_by_the_seed_or_by_their_writers():
+  drawn = [classifier.load(Config(seed=seed)) for seed in (0, 0, 1)]
+  writers = classifier.load(Config(seed=1, other_writers=True))
+  assert [len(data.test.label) for data in (*drawn, writers)] == [359] * 4
+  np.testing.assert_array_equal(drawn[0].test.x, drawn[1].test.x)
+  assert not np.array_equal(drawn[0].test.label, drawn[2].test.label)
+  known = classifier.images.load('digits')
+  np.testing.assert_array_equal(writers.test.x, known.test)
+  for data in (*drawn, writers):
+    total = sum(int(part.x.sum()) for part in (data.train, data.test))
+    assert total == int(known.train.sum()) + int(known.test.sum())
+
+
+def test_images_are_moved_whole():
+  x = np.zeros((50, 5, 5, 1), np.uint8)
+  x[:, 2, 1] = 9
+  found = classifier.moved(x, 1, np.random.default_rng(0))
+  _, rows, columns, _ = np.nonzero(found)
+  assert found.sum() == x.sum()
+  assert {*rows} == {1, 2, 3}
+  assert {*columns} == {0, 1, 2}
+  config = dataclasses.replace(TINY, shift=1)
+  first, again = (next(classifier.batches(config, DATA, 4)) for _ in range(2))
+  np.testing.assert_array_equal(first.x, again.x)
+  still = next(classifier.batches(TINY, DATA, 4))
+  assert not np.array_equal(first.x, still.x)
+  np.testing.assert_array_equal(first.label, still.label)
+
+
 def test_predictions_do_not_depend_on_how_many_there_are(begun, monkeypatch):
   _, state = begun
   monkeypatch.setattr(classifier, '_AT_ONCE', 5)
@@ -325,6 +354,10 @@ def test_what_is_refused_of_the_data():
     classifier.load(Config(data='moons'))
   with pytest.raises(types.UsageError, match='xor has 500 examples'):
     classifier.load(Config(data='xor', batch_size=501))
+  with pytest.raises(types.UsageError, match=r'config.shift=1 of points'):
+    classifier.load(Config(data='xor', shift=1))
+  with pytest.raises(types.UsageError, match=r'other_writers=true of mnist'):
+    classifier.load(Config(data='mnist', other_writers=True))
   config = Config(model='lenet')
   net = classifier.network(config, DATA)
   with pytest.raises(types.UsageError, match=r'lenet for images of 3 x 3'):
