@@ -247,9 +247,8 @@ def play_moves(
   what = f'move {played + 1}, {moves[played]}'
   if bool(game.terminal(state)):
     raise UsageError(f'{what}: the game was over after move {played}')
-  legal = [
-    game.action_name(int(a)) for a in np.flatnonzero(game.legal_mask(state))
-  ]
+  possible = np.flatnonzero(jax.jit(game.legal_mask)(state))
+  legal = [game.action_name(int(action)) for action in possible]
   names = ', '.join(
     legal if len(legal) <= 12 else [*legal[:10], '...', legal[-1]]
   )
