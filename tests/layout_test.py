@@ -45,12 +45,21 @@ SUPPORT = {'experiments/line'}
 SLOW_EXAMPLES = {
   f'dl_lectures/{name}.py'
   for name in (
+    'analysis/capture_films',
+    'analysis/properties',
+    'envs/capture_maps',
+    'envs/capture_the_flag',
     'envs/chess_endgames',
     'envs/delayed',
+    'envs/shogi_notation',
+    'envs/skirmish',
     'nets/attention',
+    'nets/distogram',
+    'nets/encoder_decoder',
     'nets/entities',
     'nets/pixels',
     'ops/distogram',
+    'ops/geometry',
     'ops/redistribution',
     'ops/structure_scores',
     'search/tree',

@@ -297,7 +297,6 @@ def beside_pgx(ours, theirs, plies, key, lanes):
   [
     (3, 18, 512, 5000, 5),
     (9, 162, 4, 400, 0),
-    (19, 60, 4, 200, 0),
     pytest.param(9, 162, 64, 5000, 0, marks=pytest.mark.slow),
     pytest.param(13, 338, 24, 5000, 0, marks=pytest.mark.slow),
     pytest.param(19, 722, 12, 5000, 0, marks=pytest.mark.slow),

@@ -178,10 +178,7 @@ def random_games_equal_pgx(count, plies, seed):
     return compared
 
 
-def test_random_games_equal_pgx():
-  assert random_games_equal_pgx(WIDTH, 12, seed=0) == 12 * WIDTH
-
-
+# It compiles their rules for ten seconds; perft is what `make test` runs.
 @pytest.mark.slow
 def test_5000_positions_of_random_games_equal_pgx():
   assert random_games_equal_pgx(WIDTH, 250, seed=1) >= 5000

@@ -572,11 +572,18 @@ def test_cross_entropy_of_a_loop():
   assert alphafold.cross_entropy(jnp.asarray(logits), labels * 0 - 1) == 0
 
 
-def test_it_learns_and_resumes_bit_for_bit(example):
+@pytest.fixture(scope='module')
+def begun(example):
+  """Networks, a batch, and the state in which a run begins."""
   both = alphafold.networks(TINY)
   batch = next(alphafold.batches(TINY, [example], 0))
+  init = jax.jit(functools.partial(alphafold.init, TINY, both))
+  return both, batch, init(batch, jax.random.key(0))
+
+
+def test_it_learns_and_resumes_bit_for_bit(example, begun):
+  both, _, state = begun
   step = jax.jit(alphafold.make_step(TINY, both))
-  state = alphafold.init(TINY, both, batch, jax.random.key(0))
 
   def run(state, first, last):
     metrics = []
@@ -595,10 +602,8 @@ def test_it_learns_and_resumes_bit_for_bit(example):
   jax.tree.map(np.testing.assert_array_equal, whole, resumed)
 
 
-def test_the_reference_learns_nothing_of_the_sequence(example):
-  both = alphafold.networks(TINY)
-  batch = next(alphafold.batches(TINY, [example], 0))
-  state = alphafold.init(TINY, both, batch, jax.random.key(0))
+def test_the_reference_learns_nothing_of_the_sequence(begun):
+  both, batch, state = begun
 
   def judged(params, batch):
     _, (_, metrics) = alphafold.loss(
