@@ -3,7 +3,9 @@
 Warnings are turned into errors in pyproject.toml, where pytest applies them.
 """
 
+import gc
 import os
+import resource
 import signal
 
 # Tests are small, so most of their time is XLA's: it optimises no more than it
@@ -11,6 +13,7 @@ import signal
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 
 import jax
+import pytest
 
 from dl_lectures.training import host
 
@@ -25,3 +28,24 @@ jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 host.tune_allocator()
 host.enable_compile_cache()
+
+# Of a process of tests. Compiled programs are kept for as long as it lives, and
+# two processes of all tests would take ten gigabytes.
+_MOST_BYTES = 1_500_000_000
+
+
+@pytest.fixture(scope='module', autouse=True)
+def few_programs():
+  """Forgets compiled programs after a file of tests, where they are many."""
+  yield
+  if _resident_bytes() > _MOST_BYTES:
+    jax.clear_caches()
+    gc.collect()
+
+
+def _resident_bytes() -> int:
+  try:
+    with open('/proc/self/statm') as file:
+      return int(file.read().split()[1]) * resource.getpagesize()
+  except OSError:  # not Linux: the most it ever was
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -34,6 +34,7 @@ CROSS_CUTTING = {
   'notebooks',
   'packaging',
   'readme',
+  'systems/every_system',
   'training/multiprocess',
 }
 

@@ -23,7 +23,7 @@ SIZE = CORPUS.vocabulary.size
 def gru():
   model = sequence.gru(4, SIZE, vocab_size=SIZE)
   tokens = jnp.zeros((1, 3), jnp.int32)
-  return model, model.init(jax.random.key(0), tokens)
+  return model, jax.jit(model.init)(jax.random.key(0), tokens)
 
 
 def losses_of(model, weights, tokens):

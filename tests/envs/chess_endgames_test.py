@@ -13,6 +13,10 @@ from dl_lectures.types import UsageError
 NAMES = list(chess_endgames.PIECES)
 TURN = np.arange(64).reshape(8, 8)
 
+# Compiled once for all tests, and at once: operation by operation takes longer.
+position = jax.jit(chess_endgames.position, static_argnums=0)
+is_legal = jax.jit(chess_endgames.is_legal, static_argnums=0)
+
 
 @pytest.mark.parametrize('name', NAMES)
 def test_games_begin_in_legal_positions_with_white_to_move(name):
@@ -23,7 +27,8 @@ def test_games_begin_in_legal_positions_with_white_to_move(name):
   states = jax.jit(jax.vmap(game.init))(
     jax.random.split(jax.random.key(0), 100)
   )
-  assert not jax.vmap(game.terminal)(states).any()
+  assert not jax.jit(jax.vmap(game.terminal))(states).any()
+  states = jax.device_get(states)
   fens = set()
   for i in range(100):
     state = jax.tree.map(lambda x, i=i: x[i], states)
@@ -38,7 +43,7 @@ def test_games_begin_in_legal_positions_with_white_to_move(name):
 def test_squares_are_read_back_from_either_side():
   squares = jnp.array([42, 7, 26])
   for black_moves in (False, True):
-    state = chess_endgames.position(
+    state = position(
       chess_endgames.PIECES['chess_kqk'], squares, jnp.bool_(black_moves)
     )
     assert chess_endgames.squares_of(state).tolist() == squares.tolist()
@@ -57,28 +62,26 @@ def test_squares_are_read_back_from_either_side():
 )
 def test_legality(squares, black_moves, legal):
   rook = chess_endgames.PIECES['chess_krk']
-  found = chess_endgames.is_legal(
-    rook, jnp.array(squares), jnp.bool_(black_moves)
-  )
+  found = is_legal(rook, jnp.array(squares), jnp.bool_(black_moves))
   assert bool(found) == legal
+
+
+@jax.jit
+def look_at_queen(squares):
+  queen = chess_endgames.PIECES['chess_kqk']
+  state = chess_endgames.position(queen, squares, jnp.bool_(False))
+  return chess_endgames.observe(state), chess_endgames.legal_mask(state)
 
 
 @pytest.mark.parametrize('number', range(1, 8))
 def test_symmetries_carry_moves_as_they_carry_men(number):
   game = chess_endgames.make('chess_kqk')
   symmetry = game.symmetries[number]
-  queen = chess_endgames.PIECES['chess_kqk']
-  look = jax.jit(
-    lambda squares, black: (
-      game.observe(s := chess_endgames.position(queen, squares, black)),
-      game.legal_mask(s),
-    )
-  )
   turned = symmetry.observation(jnp.asarray(TURN)[..., None])[..., 0]
   place = np.argsort(np.asarray(turned).reshape(-1))
   for squares in ([42, 7, 26], [0, 18, 63], [35, 36, 14]):
-    observation, legal = look(jnp.array(squares), jnp.bool_(False))
-    seen, moves = look(jnp.asarray(place[squares]), jnp.bool_(False))
+    observation, legal = look_at_queen(jnp.array(squares))
+    seen, moves = look_at_queen(jnp.asarray(place[squares]))
     np.testing.assert_array_equal(symmetry.observation(observation), seen)
     np.testing.assert_array_equal(symmetry.policy(legal), moves)
 
@@ -100,8 +103,9 @@ def test_the_moves_are_those_of_chess(name):
   draw = np.random.default_rng(4)
   seen = 0
   for ply in range(60):
-    squares = jnp.asarray(draw.choice(64, 3, replace=False))
-    possible, mine, moves, back, theirs = look(squares, jnp.bool_(ply % 2))
+    squares = draw.choice(64, 3, replace=False).astype(np.int32)
+    found = jax.device_get(look(squares, jnp.bool_(ply % 2)))
+    possible, mine, moves, back, theirs = found
     if possible:
       seen += 1
       assert set(moves[mine].tolist()) == set(np.flatnonzero(theirs).tolist())
@@ -116,7 +120,7 @@ def test_observation_by_hand():
     (False, [42, 0, 26, None]),
     (True, [34, None, 18, 56]),
   ):
-    state = chess_endgames.position(rook, squares, jnp.bool_(black_moves))
+    state = position(rook, squares, jnp.bool_(black_moves))
     seen = np.asarray(
       chess_endgames.observe(state._replace(clock=jnp.int32(7)))
     )
@@ -140,7 +144,7 @@ def test_moves_have_names():
 def test_which_positions_are_of_an_endgame():
   rook, squares = chess_endgames.PIECES['chess_krk'], jnp.array([42, 0, 26])
   for black_moves in (False, True):
-    state = chess_endgames.position(rook, squares, jnp.bool_(black_moves))
+    state = position(rook, squares, jnp.bool_(black_moves))
     assert chess_endgames.holds('chess_krk', state)
     assert not chess_endgames.holds('chess_kqk', state)
     # The rook is Black's.
@@ -160,7 +164,7 @@ def test_an_endgame_lasts_a_hundred_plies_at_most():
   game = chess_endgames.make('chess_krk')
   step = jax.jit(game.step)
   mask = jax.jit(game.legal_mask)
-  state = game.init(jax.random.key(3))
+  state = jax.jit(game.init)(jax.random.key(3))
   draw = functools.partial(np.random.default_rng(1).choice)
   plies = 0
   while not bool(game.terminal(state)):

@@ -1,5 +1,6 @@
 """Folding one file: what it writes, and what it says of wrong ones."""
 
+import functools
 import json
 
 import jax
@@ -190,9 +191,8 @@ def test_an_alignment_is_asked_of_all_networks_of_a_workdir(
     crop=8, stride=4, towers=(1, 4), reference_towers=(1, 4)
   )
   both = alphafold.networks(config)
-  state = alphafold.init(
-    config, both, alphafold._blank(config), jax.random.key(0)
-  )
+  init = jax.jit(functools.partial(alphafold.init, config, both))
+  state = init(alphafold._blank(config), jax.random.key(0))
   asked = []
 
   def load(workdir):

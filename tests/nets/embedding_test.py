@@ -55,7 +55,7 @@ def test_tokens_and_the_tied_head():
 
   net = hk.without_apply_rng(hk.transform(forward))
   tokens = jnp.array([[4, 0], [2, 2]])
-  params = net.init(jax.random.key(0), tokens)
+  params = jax.jit(net.init)(jax.random.key(0), tokens)
   w = np.asarray(params['embedding']['w'])
   assert abs(w.std() / 0.02 - 1) < 0.5
   x, logits = net.apply(params, tokens)

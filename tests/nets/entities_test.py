@@ -36,7 +36,7 @@ def of_head(n: int, seed: int = 0, scale: float = 3.0):
     jax.random.normal(keys[2], (n, SIZE, SIZE, 2)),
     jax.random.uniform(keys[3], (n, 2 * UNITS)) < 0.8,
   )
-  params = head.init(jax.random.key(1), inputs)
+  params = jax.jit(head.init)(jax.random.key(1), inputs)
   leaves, tree = jax.tree.flatten(params)
   drawn = jax.random.split(keys[4], len(leaves))
   leaves = [
@@ -59,7 +59,7 @@ def test_vectors_change_places_with_their_entities():
   keys = jax.random.split(jax.random.key(0), 3)
   x = jax.random.normal(keys[0], (4, 10, 14))
   alive = jax.random.uniform(keys[1], (4, 10)) < 0.7
-  params = encoder.init(keys[2], x, alive)
+  params = jax.jit(encoder.init)(keys[2], x, alive)
   order = np.random.default_rng(0).permutation(10)
   y = encoder.apply(params, x, alive)
   moved = encoder.apply(params, x[:, order], alive[:, order])

@@ -500,10 +500,17 @@ def example():
 
 
 @pytest.fixture(scope='module')
-def model(example):
+def begun(example):
+  """Networks, a batch, and the state in which a run begins."""
   both = alphafold.networks(TINY)
   batch = next(alphafold.batches(TINY, [example], 0))
-  state = alphafold.init(TINY, both, batch, jax.random.key(0))
+  init = jax.jit(functools.partial(alphafold.init, TINY, both))
+  return both, batch, init(batch, jax.random.key(0))
+
+
+@pytest.fixture(scope='module')
+def model(begun):
+  state = begun[-1]
   random = np.random.default_rng(1)
   params = jax.tree.map(
     lambda x: jnp.float32(random.normal(scale=0.3, size=x.shape)), state.params
@@ -570,15 +577,6 @@ def test_cross_entropy_of_a_loop():
   loss = alphafold.cross_entropy(jnp.asarray(logits), labels)
   assert loss == pytest.approx(expected, rel=1e-5)
   assert alphafold.cross_entropy(jnp.asarray(logits), labels * 0 - 1) == 0
-
-
-@pytest.fixture(scope='module')
-def begun(example):
-  """Networks, a batch, and the state in which a run begins."""
-  both = alphafold.networks(TINY)
-  batch = next(alphafold.batches(TINY, [example], 0))
-  init = jax.jit(functools.partial(alphafold.init, TINY, both))
-  return both, batch, init(batch, jax.random.key(0))
 
 
 def test_it_learns_and_resumes_bit_for_bit(example, begun):

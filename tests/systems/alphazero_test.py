@@ -37,9 +37,11 @@ def run_of(num_devices):
   net = alphazero.network(TINY, game)
   mesh = sharding.make_mesh(num_devices)
   step = jax.jit(alphazero.make_step(TINY, game, net, mesh))
-  state = alphazero.init(TINY, game, net, jax.random.key(3))
+  init = jax.jit(lambda key: alphazero.init(TINY, game, net, key))
   # Where steps leave it: else the second step would be compiled anew.
-  return step, jax.device_put(state, alphazero.state_sharding(mesh))
+  return step, jax.device_put(
+    init(jax.random.key(3)), alphazero.state_sharding(mesh)
+  )
 
 
 def rows(value, player, reward, done, off_policy):
@@ -304,9 +306,9 @@ def test_tic_tac_toe_is_learned_from_its_rules():
   net = alphazero.network(config, game)
   mesh = sharding.make_mesh(1)
   step = jax.jit(alphazero.make_step(config, game, net, mesh))
+  init = jax.jit(lambda key: alphazero.init(config, game, net, key))
   state = jax.device_put(
-    alphazero.init(config, game, net, jax.random.key(0)),
-    alphazero.state_sharding(mesh),
+    init(jax.random.key(0)), alphazero.state_sharding(mesh)
   )
   before = kept(config, alphazero.playing(state), positions)
   for _ in range(config.num_steps):
@@ -373,7 +375,8 @@ def test_the_raw_network_sees_a_board_and_its_mirror_image_alike():
   config = alphazero.dataclasses.replace(TINY, game='connect_four', window=4096)
   game = games.make('connect_four')
   net = alphazero.network(config, game)
-  state = alphazero.init(config, game, net, jax.random.key(5))
+  init = jax.jit(lambda key: alphazero.init(config, game, net, key))
+  state = init(jax.random.key(5))
   boards = [games.play_moves(game, moves) for moves in ('1223', '7665')]
   states = jax.tree.map(lambda *x: jnp.stack(x), *boards)
   # Untrained heads say next to nothing: let them speak up.

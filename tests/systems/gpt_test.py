@@ -161,27 +161,6 @@ def test_stopping_and_resuming_changes_nothing():
   assert min(jax.tree.leaves(moved)) > 0
 
 
-@pytest.mark.slow
-def test_one_device_or_eight():
-  net, _, _ = parts()
-
-  def train(num_devices):
-    return training.fit(
-      gpt.make_step(TINY, net),
-      functools.partial(gpt.init, TINY, net),
-      config=TINY,
-      workdir=None,
-      num_steps=3,
-      batches=functools.partial(gpt.batches, TINY, CORPUS),
-      mesh=training.sharding.make_mesh(num_devices),
-    ).state.params
-
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, atol=1e-4),
-    *map(jax.device_get, (train(1), train(8))),
-  )
-
-
 def published(config, vocab_size, seed=0):
   """Made-up tensors with GPT-2's names and shapes."""
   d, draw = config.width, np.random.default_rng(seed)

@@ -82,7 +82,8 @@ def test_it_learns_and_resumes_bit_for_bit():
   image = np.repeat(draw.integers(0, 2, (64, 4, 1, 1)), 4, axis=2)
   net = pixel_rnn.network(TINY, 2)
   step = jax.jit(pixel_rnn.make_step(TINY, net))
-  state = pixel_rnn.init(TINY, net, (4, 4, 1), jax.random.key(0))
+  init = jax.jit(lambda key: pixel_rnn.init(TINY, net, (4, 4, 1), key))
+  state = init(jax.random.key(0))
 
   def run(state, first, last):
     metrics: Any = {}

@@ -87,7 +87,7 @@ def test_sequences_hold_states_actions_and_consequences():
 def test_the_loss_is_the_mean_of_squares():
   task, net = parts()
   sequence = jnp.zeros((2, 4, 2 * task.num_features + task.num_actions))
-  params = net.init(jax.random.key(0), sequence)
+  params = jax.jit(net.init)(jax.random.key(0), sequence)
   # Predictions of the same episode differ by nothing: only targets do, and
   # the errors would cancel out in a mean of errors.
   predicted = np.asarray(net.apply(params, sequence))
@@ -110,7 +110,7 @@ def test_redistributed_rewards_sum_to_the_return():
   sequence = jax.vmap(lambda s, a: rudder.encode(task, s, a, True))(
     batch.observation, batch.action
   )
-  params = net.init(jax.random.key(0), sequence)
+  params = jax.jit(net.init)(jax.random.key(0), sequence)
   new = rudder.redistribute(config, net, params, batch, sequence)
   total = batch.reward.sum(axis=1)
   np.testing.assert_allclose(new.reward.sum(axis=1), total, atol=1e-4)
@@ -297,7 +297,7 @@ def test_it_learns_to_charge_and_reports(tmp_path):
 def test_parameters_of_the_published_network():
   task, net = parts(rudder.PRESETS['paper'])
   sequence = jnp.zeros((1, task.horizon, 2 * task.num_features + 2))
-  params = net.init(jax.random.key(0), sequence)
+  params = jax.jit(net.init)(jax.random.key(0), sequence)
   count = sum(x.size for x in jax.tree.leaves(params))
   # Cell input from 18 features, input gate from 16 units, two biases, a head.
   assert count == 18 * 16 + 16 * 16 + 2 * 16 + 17

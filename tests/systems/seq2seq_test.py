@@ -21,7 +21,8 @@ nets = seq2seq.networks(TINY, TASK.sizes)
 @pytest.fixture(scope='module')
 def begun() -> Any:
   step = jax.jit(seq2seq.make_step(TINY, nets))
-  return step, seq2seq.init(TINY, nets, jax.random.key(0))
+  init = jax.jit(lambda key: seq2seq.init(TINY, nets, key))
+  return step, init(jax.random.key(0))
 
 
 def run(step: Any, state: Any, first: int, last: int) -> tuple[Any, Any]:

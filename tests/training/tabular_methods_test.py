@@ -83,7 +83,7 @@ def test_rudder_predicts_the_returns_it_was_shown():
 def test_a_predicted_credit_sums_to_the_return():
   net = tabular_methods.predictor()
   zeros = jnp.zeros((1, 3, 12 + 23 + 4))
-  params = net.init(jax.random.key(0), zeros)
+  params = jax.jit(net.init)(jax.random.key(0), zeros)
   credit = tabular_methods.predicted_credit(WORLD, params)
   one = jax.tree.map(lambda x: jnp.asarray(x[0]), DEMOS)
   paid = credit(*one)
