@@ -62,11 +62,11 @@ class Config:
   # MNIST
   images: str = 'digits'
   depths: tuple[int, ...] = (8, 16, 32)  # hidden layers; [K]: the same
-  width: int = 128  # of each; [K]: 784
+  width: int = 64  # of each; [K]: 784
   batch_size: int = 128  # [K]: 128
-  num_steps: int = 800  # updates; [K]: 2,000 epochs
+  num_steps: int = 400  # updates; [K]: 2,000 epochs
   # of the mean over a batch, the best for each network; [K]: 1.28e-3 for all
-  learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1)
+  learning_rates: tuple[float, ...] = (0.03, 0.1)
 
   def __post_init__(self):
     """Refuses what cannot be, in one line."""
