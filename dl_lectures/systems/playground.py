@@ -405,7 +405,10 @@ def _program(settings: Settings) -> Program:
     output = net.apply(params, jnp.asarray(plane(OUTPUT_SIDE))).output
     small = net.apply(params, jnp.asarray(plane(NEURON_SIDE)))
     neurons = jnp.concatenate([small.features, *small.hidden], axis=1).T
-    return squash(settings.problem, output), jnp.clip(neurons, -1, 1)
+    return jax.tree.map(
+      jnp.nan_to_num,
+      (squash(settings.problem, output), jnp.clip(neurons, -1, 1)),
+    )
 
   init = jax.jit(lambda key: net.init(key, jnp.zeros((1, 2))))
   return Program(init, epoch, judge, picture)
