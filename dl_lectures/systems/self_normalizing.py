@@ -66,7 +66,7 @@ class Config:
   batch_size: int = 128  # [K]: 128
   num_steps: int = 400  # updates; [K]: 2,000 epochs
   # of the mean over a batch, the best for each network; [K]: 1.28e-3 for all
-  learning_rates: tuple[float, ...] = (0.03, 0.1)
+  learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
 
   def __post_init__(self):
     """Refuses what cannot be, in one line."""
@@ -487,7 +487,7 @@ def train(
     num_steps=config.num_steps,
     batches=functools.partial(batches, config, data.train),
     hooks=hooks,
-    log_every=10,
+    log_every=max(1, config.num_steps // 500),
   )
   if result.status != 'done':
     return result.metrics
