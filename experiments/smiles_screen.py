@@ -28,7 +28,7 @@ import os
 import pathlib
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -191,7 +191,7 @@ def main_screen(
 
 def run(
   screen: Screen, library: str, top: int, place: Place, wrong: 'Wrong'
-) -> Iterator[Place]:
+) -> Generator[Place]:
   """Goes through the library from a place to its end, part by part."""
   shape, first = read_format(library)
   place = place if place.line else first

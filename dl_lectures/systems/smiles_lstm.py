@@ -98,7 +98,7 @@ class Config:
   alpha_dropout: float = 0.1  # of SELU layers
   balanced: bool = True  # both kinds of label weigh alike; [C]: no
   batch_size: int = 64  # molecules
-  epochs: int = 30  # times through the molecules
+  epochs: int = 12  # times through the molecules
   learning_rate: float = 3e-3  # at first, falling to 0; [C]: .001, constant
   clip: float = 0.1  # of each number of a gradient; [C]: .1
   weight_decay: float = 1e-4  # of AdamW; [C]: 1e-9, of the outputs
