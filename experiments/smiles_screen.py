@@ -117,6 +117,18 @@ class Screen:
     )
     self._which = [model.tasks.index(task) for task in tasks or model.tasks]
 
+  def read(self, smiles: str) -> list[str]:
+    """The symbols of a molecule, as the model was given them.
+
+    Raises:
+      UsageError: it is no SMILES.
+    """
+    symbols = molecules.tokenize(smiles)
+    if self._model.config.canonical:
+      (smiles,) = molecules.canonical([smiles])
+      symbols = molecules.tokenize(smiles)
+    return symbols
+
   def score(
     self, symbols: Sequence[Sequence[str]]
   ) -> tuple[np.ndarray, np.ndarray]:
@@ -142,6 +154,8 @@ def main_screen(
   _check_output(output)
   trained = smiles_lstm.load(model)
   screen = Screen(trained, tasks)
+  if trained.config.canonical:
+    molecules.canonical([])  # tells at once if RDKit is missing
   told = {
     'model': _digest(trained),
     'library': _stamp(library),
@@ -237,7 +251,7 @@ def _score_part(
   for number, _, line in part:
     try:
       smiles, name = read_line(line, shape)
-      symbols.append(molecules.tokenize(smiles))
+      symbols.append(screen.read(smiles))
       texts.append((number, smiles, name))
     except UsageError as error:
       wrong.tell(number, str(error))

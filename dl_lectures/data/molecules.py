@@ -17,8 +17,8 @@ parentheses and numbers of rings (`1`, `%12`). A text is refused that is not
 SMILES; whether there can be such a molecule, by its valences, is not asked.
 
 RDKit (BSD; pip install 'dl_lectures[molecules]', 32 MB to fetch and 164 MB on
-disk) is needed for two things alone: to split by scaffolds, and to write a
-molecule in another order. Slides: deck 002, "SmilesLSTM".
+disk) is needed for three things alone: to split by scaffolds, and to write
+molecules all in one way or each in another order. Slides: deck 002, screening.
 """
 
 import collections
@@ -566,6 +566,32 @@ def _scaffolds(smiles: Sequence[str]) -> list[str]:
         else scaffold.MurckoScaffoldSmiles(mol=molecule)
       )
   return names
+
+
+def canonical(smiles: Sequence[str]) -> list[str]:
+  """The same molecules, all written in one way: RDKit's own.
+
+  Tables that were put together from several sources may write those of each in
+  another way, so that the writing tells the label: in MoleculeNet's ClinTox no
+  drug that failed has aromatic (small) letters, and three of four others do.
+
+  Args:
+    smiles: N molecules.
+
+  Returns:
+    N texts; of what RDKit cannot read (a valence that cannot be) its own.
+
+  Raises:
+    UsageError: RDKit is not installed.
+  """
+  what = 'writing molecules in one way'
+  chem = _rdkit('rdkit.Chem', what)
+  with _rdkit('rdkit.rdBase', what).BlockLogs():
+    found = map(chem.MolFromSmiles, smiles)
+    return [
+      text if molecule is None else chem.MolToSmiles(molecule) or text
+      for text, molecule in zip(smiles, found, strict=True)
+    ]
 
 
 def randomised(smiles: Sequence[str], count: int, seed: int) -> list[list[str]]:

@@ -5,10 +5,11 @@ prediction on ChEMBL", Chemical Science 9 (2018), its SmilesLSTM [M], with the
 settings of its published program (ml-jku/lsc, lstm/models.py) [C]; SELU:
 Klambauer et al., NeurIPS 2017. Slides: deck 002, "SmilesLSTM", screening.
 
-    'CC(=O)Oc1cc...'  ──> one-hot [T, V] ──> convolution, stride 2 ──> SELU
-                                                    │
-          a task each                               v
-    [K] <── outputs <── SELU <── last h <── LSTM ──>  <── LSTM  (from the end)
+    'CC(=O)Oc1cc...' ──> one-hot [T, V] ──> convolution of stride 2, SELU
+                                                        │ [T / 2, filters]
+      <── the second LSTM, on from the beginning <── LSTM, from the end
+      │
+      └──> last h, mean, maximum ──> SELU ──> K scores, one for each task
 
 The first LSTM reads from the end to the beginning, the second what the first
 one said, from the beginning to the end. Many tasks share the network. A blank
@@ -80,6 +81,8 @@ class Config:
   tasks: tuple[str, ...] = ()  # columns to learn; by default all of 0, 1, blank
   split: str = 'random'  # random, scaffold (needs RDKit), or time
   time_column: str = ''  # of a split by time: numbers or dates
+  # whether RDKit writes all molecules anew, in one way; see data.molecules
+  canonical: bool = False
   # texts of each molecule to learn from, in other orders; 0 for the one that is
   # given; needs RDKit; [C]: a new one each time
   randomised: int = 0
@@ -215,6 +218,8 @@ def make_data(config: Config) -> Data:
       is not there.
   """
   table = molecules.load(config.dataset, config.tasks, config.time_column)
+  if config.canonical:
+    table = table._replace(smiles=tuple(molecules.canonical(table.smiles)))
   parts = molecules.split(table, config.split, config.seed)
   if len(parts.train) < config.batch_size:
     raise types.UsageError(
@@ -540,7 +545,7 @@ def conclude(
     'tasks': list(table.tasks),
     'AUC of each task': judged['SMILES-LSTM'].aucs,
     'cut at the longest': float((data.lengths[:, 0] == config.longest).mean()),
-    'RDKit': 'randomises texts' if config.randomised else 'not used',
+    'randomised texts': config.randomised or 'off',
   }
   report.write(
     workdir,
@@ -619,6 +624,8 @@ def make_claims(
   """The rows of the report."""
   ours, *others = judged
   what = f'{table.name}, {config.split} split'
+  if config.canonical:
+    what += ', written in one way'
   best = max(others, key=lambda name: judged[name].mean_auc)
   beside = [
     f'{name} {judged[name].mean_auc:.3f}' for name in others if name != best

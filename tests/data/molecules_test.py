@@ -257,6 +257,8 @@ def test_what_cannot_be_split(monkeypatch):
     molecules.split(table(20), 'scaffold')
   with pytest.raises(UsageError, match='another order needs RDKit'):
     molecules.randomised(['CC'], 1, 0)
+  with pytest.raises(UsageError, match='in one way needs RDKit'):
+    molecules.canonical(['CC'])
 
 
 def test_class_weights_by_hand():
@@ -296,6 +298,13 @@ def test_other_texts_are_of_the_same_molecule():
     same = {chem.CanonSmiles(other) for other in others}
     assert same == {chem.CanonSmiles(text)}
     assert all(map(molecules.tokenize, others))
+
+
+@needs_rdkit
+def test_all_are_written_in_one_way():
+  alike = ['c1ccccc1O', 'OC1=CC=CC=C1', 'C1=CC(O)=CC=C1']
+  first, *others = molecules.canonical([*alike, 'F(F)F'])
+  assert others == [first, first, 'F(F)F']
 
 
 @needs_rdkit
