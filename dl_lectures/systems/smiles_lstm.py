@@ -164,11 +164,13 @@ class Batch(NamedTuple):
     tokens: [B, T] int16.
     lengths: [B] int32.
     labels: [B, K] int8, 1, 0 or MISSING.
+    weights: [B, K] float32, what each label counts for; 0 for a blank.
   """
 
   tokens: np.ndarray
   lengths: np.ndarray
   labels: np.ndarray
+  weights: np.ndarray
 
 
 class Data(NamedTuple):
@@ -275,10 +277,13 @@ def batches(config: Config, data: Data, step: int) -> Iterator[Batch]:
     order = np.concatenate([p[np.argsort(lengths[p])] for p in pools])
     rows = draw.permutation(order.reshape(each, size))
     for chosen in rows[place:]:
+      labels = data.table.labels[chosen]
+      kinds = np.where(labels == 1, data.weights[:, 1], data.weights[:, 0])
       yield Batch(
         data.tokens[chosen, which[chosen]],
         lengths[chosen],
-        data.table.labels[chosen],
+        labels,
+        np.where(labels == molecules.MISSING, 0, kinds).astype(np.float32),
       )
       step += 1
 
@@ -363,7 +368,6 @@ def scores(
 def loss(
   config: Config,
   net: hk.Transformed,
-  weights: np.ndarray,
   params: Any,
   net_state: Any,
   key: types.Key,
@@ -373,14 +377,11 @@ def loss(
   logits = scores(
     config, net, params, key, batch.tokens, batch.lengths, is_training=True
   )
-  labels = batch.labels.astype(jnp.float32)
-  told = batch.labels != molecules.MISSING
-  each = optax.sigmoid_binary_cross_entropy(logits, jnp.maximum(labels, 0))
-  weight = jnp.where(
-    batch.labels == 1, weights[None, :, 1], weights[None, :, 0]
-  )
-  total = jnp.sum(jnp.where(told, weight * each, 0))
-  return total / jnp.maximum(jnp.sum(told), 1), (net_state, {})
+  labels = jnp.maximum(batch.labels, 0).astype(jnp.float32)
+  each = optax.sigmoid_binary_cross_entropy(logits, labels)
+  told = jnp.sum(batch.labels != molecules.MISSING)
+  total = jnp.sum(batch.weights * each)
+  return total / jnp.maximum(told, 1), (net_state, {})
 
 
 def optimizer(config: Config, num_steps: int) -> optax.GradientTransformation:
@@ -464,7 +465,7 @@ def train(
 
   result = training.fit(
     training.make_step(
-      functools.partial(loss, config, net, data.weights),
+      functools.partial(loss, config, net),
       optimizer(config, num_steps),
     ),
     functools.partial(init, config, net, num_steps),

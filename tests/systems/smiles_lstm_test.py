@@ -34,8 +34,8 @@ def data() -> smiles_lstm.Data:
 
 
 @pytest.fixture(scope='module')
-def begun(data) -> Any:
-  loss = functools.partial(smiles_lstm.loss, TINY, NET, data.weights)
+def begun() -> Any:
+  loss = functools.partial(smiles_lstm.loss, TINY, NET)
   optimizer = smiles_lstm.optimizer(TINY, NUM_STEPS)
   step = jax.jit(training.make_step(loss, optimizer))
   return step, smiles_lstm.init(TINY, NET, NUM_STEPS, jax.random.key(0))
@@ -123,7 +123,7 @@ def test_blanks_cost_nothing_and_both_kinds_weigh_alike(begun, data):
   net = smiles_lstm.network(still, 3)
   batch = next(smiles_lstm.batches(still, data, 0))
   found, _ = smiles_lstm.loss(
-    still, net, data.weights, state.params, {}, jax.random.key(0), batch
+    still, net, state.params, {}, jax.random.key(0), batch
   )
   scores = smiles_lstm.predict(TINY, NET, state.params, *batch[:2])
   costs = [
