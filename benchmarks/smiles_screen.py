@@ -1,13 +1,15 @@
 """Screening a library: molecules a second and core, and memory.
 
-speed: CPU seconds of the whole way of a line, from the file to the heap of the
-best, with a network of the laptop's size, untrained. The peer, in turn with it,
-is logistic regression on pieces of text by scikit-learn, from lists that are in
-memory already.
+speed: CPU seconds of `experiments.smiles_screen` on a library, less those on a
+shorter one, so that neither its start nor its compilation counts: the whole way
+of a line, from the file to the best of all. The network has the size of
+`laptop` and has learned nothing. The peer, in turn with it, is logistic
+regression on pieces of text by scikit-learn, on the same molecules, which are
+in memory already.
 
-memory: the most that `experiments.smiles_screen` had resident, over libraries
-of 10^4, 10^5 and 10^6 lines, compressed. The network has the size of `smoke`,
-so that it takes minutes; what is kept of a line does not depend on it.
+memory: the most that it had resident, over libraries of 10^4, 10^5 and 10^6
+lines, compressed. The network has the size of `smoke`, so that it takes
+minutes; what is kept of a line does not depend on it.
 
   python -m benchmarks.smiles_screen speed
 """
@@ -22,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -36,7 +38,6 @@ from dl_lectures.analysis import calibration, smiles_ngrams
 from dl_lectures.data import molecules
 from dl_lectures.systems import smiles_lstm
 from dl_lectures.training import host
-from experiments import smiles_screen
 
 ROOT = pathlib.Path(__file__).parents[1]
 BAR = 2000.0  # molecules a second and core
@@ -67,40 +68,30 @@ def lines(count: int) -> Iterator[str]:
 
 
 def speed(
-  config: smiles_lstm.Config, library: str, rounds: int
+  config: smiles_lstm.Config, sizes: tuple[int, int], rounds: int
 ) -> dict[str, Any]:
-  """One line: both arms on parts of the library, in turn."""
+  """One line: both arms, in turn, on libraries of two sizes."""
+  few, many = sizes
+  some = [line.split()[0] for line in lines(many - few)]
+  counter: Any = text.CountVectorizer(
+    analyzer='char', ngram_range=(1, smiles_ngrams.LONGEST), lowercase=False
+  )
+  model = linear_model.LogisticRegression(solver='liblinear')
+  model.fit(counter.fit_transform(some[:500]), np.arange(500) % 2)
+  ours, peer = [], []
   with tempfile.TemporaryDirectory() as folder:
-    screen = smiles_screen.Screen(untrained(config, folder), ())
-    place = smiles_screen.Place(0, 0, 0, 0, [])
-    errors = pathlib.Path(folder, 'errors.csv')
-    wrong = smiles_screen.Wrong(errors, place)
-    parts = smiles_screen.run(screen, library, 1000, place, wrong)
-    shape, _ = smiles_screen.read_format(library)
-    some = []
-    with gzip.open(library) as file:
-      for line in itertools.islice(file, smiles_screen.PART * (rounds + 2)):
-        some.append(smiles_screen.read_line(line, shape)[0])
-    counter: Any = text.CountVectorizer(
-      analyzer='char', ngram_range=(1, smiles_ngrams.LONGEST), lowercase=False
-    )
-    model = linear_model.LogisticRegression(solver='liblinear')
-    model.fit(counter.fit_transform(some[:500]), np.arange(500) % 2)
-    ours, peer = [], []
-    # The place it starts from, and a part that compiles.
-    before = (next(parts), next(parts))[-1].scored
-    for i in range(rounds):
+    untrained(config, folder)
+    libraries = [
+      write(os.path.join(folder, f'{size}.smi.gz'), size) for size in sizes
+    ]
+    screen(folder, libraries[0])  # compiles
+    for _ in range(rounds):
+      short, long = (screen(folder, library).seconds for library in libraries)
+      ours.append((many - few) / (long - short))
       start = time.process_time()
-      place = next(parts)
-      ours.append((place.scored - before) / (time.process_time() - start))
-      before = place.scored
-      part = some[i * smiles_screen.PART :][: smiles_screen.PART]
-      start = time.process_time()
-      model.decision_function(counter.transform(part))
-      peer.append(len(part) / (time.process_time() - start))
-    parts.close()
-    wrong.close()
-  lengths = [len(molecules.tokenize(smiles)) for smiles in some]
+      model.decision_function(counter.transform(some))
+      peer.append(len(some) / (time.process_time() - start))
+  lengths = [len(molecules.tokenize(smiles)) for smiles in some[:10_000]]
   rate, other = float(np.median(ours)), float(np.median(peer))
   return {
     'name': 'molecules a CPU second',
@@ -119,40 +110,51 @@ def memory(
   config: smiles_lstm.Config, sizes: tuple[int, ...]
 ) -> dict[str, Any]:
   """One line: the most memory of whole screens."""
-  most, seconds = [], []
+  used = []
   with tempfile.TemporaryDirectory() as folder:
     untrained(config, folder)
     for size in sizes:
       library = write(os.path.join(folder, f'{size}.smi.gz'), size)
-      start = time.monotonic()
-      child = subprocess.Popen(
-        [
-          *(sys.executable, '-m', 'experiments.smiles_screen'),
-          *(f'--model={folder}', f'--library={library}', '--top=1000'),
-          f'--output={folder}/out.csv',
-        ],
-        cwd=ROOT,
-        stderr=subprocess.DEVNULL,
-      )
-      _, status, used = os.wait4(child.pid, 0)
-      child.returncode = os.waitstatus_to_exitcode(status)
-      if child.returncode:
-        raise RuntimeError(f'a screen of {size} lines ended with {status}')
-      most.append(round(used.ru_maxrss / 1024, 1))
-      seconds.append(round(time.monotonic() - start, 1))
+      used.append(screen(folder, library))
+  most = [each.mebibytes for each in used]
   ratio = max(most) / min(most)
   return {
     'name': 'most memory of a screen',
     'unit': 'MiB',
     'lines': list(sizes),
-    'seconds': seconds,
-    'ours': most,
+    'cpu_seconds': [round(each.seconds, 1) for each in used],
+    'ours': [round(value, 1) for value in most],
     'peer': None,
     'peer_value': None,
     'ratio': round(ratio, 3),
     'bar': SPREAD,
     'met': ratio <= SPREAD,
   }
+
+
+class Used(NamedTuple):
+  """What a process used: CPU seconds, and the most memory at once."""
+
+  seconds: float
+  mebibytes: float
+
+
+def screen(model: str, library: str) -> Used:
+  """Screens a library in a process of its own."""
+  child = subprocess.Popen(
+    [
+      *(sys.executable, '-m', 'experiments.smiles_screen'),
+      *(f'--model={model}', f'--library={library}', '--top=1000'),
+      f'--output={model}/out.csv',
+    ],
+    cwd=ROOT,
+    stderr=subprocess.DEVNULL,
+  )
+  _, status, used = os.wait4(child.pid, 0)
+  child.returncode = os.waitstatus_to_exitcode(status)
+  if child.returncode:
+    raise RuntimeError(f'{library}: the screen ended with {child.returncode}')
+  return Used(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
 def write(path: str, size: int) -> str:
@@ -168,11 +170,8 @@ def main() -> None:
   host.tune_allocator()
   host.enable_compile_cache()
   if 'speed' in cases:
-    with tempfile.TemporaryDirectory() as folder:
-      size = smiles_screen.PART * 9
-      library = write(os.path.join(folder, 'library.smi.gz'), size)
-      laptop = smiles_lstm.PRESETS['laptop']
-      timing.show(speed(laptop, library, rounds=7))
+    laptop = smiles_lstm.PRESETS['laptop']
+    timing.show(speed(laptop, (4096, 20 * 4096), rounds=3))
   if 'memory' in cases:
     smoke = dataclasses.replace(smiles_lstm.PRESETS['smoke'], longest=64)
     timing.show(memory(smoke, (10**4, 10**5, 10**6)))
