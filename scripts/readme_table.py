@@ -109,6 +109,41 @@ SYSTEMS = {
     'Folding Proteins with AlphaFold',
     '[Senior et al., Nature 2020](https://doi.org/10.1038/s41586-019-1923-7)',
   ),
+  'impala': System(
+    'IMPALA',
+    'Learning to Play Capture The Flag',
+    '[Espeholt et al., ICML 2018](https://arxiv.org/abs/1802.01561)',
+  ),
+  'ftw': System(
+    'FTW',
+    'Learning to Play Capture The Flag',
+    '[Jaderberg et al., Science 2019](https://doi.org/10.1126/science.aau6249)',
+  ),
+  'foundations': System(
+    'Foundations',
+    'What neural networks represent',
+    '[Cybenko 1989](https://doi.org/10.1007/BF02551274)',
+  ),
+  'classifier': System(
+    'Classifiers',
+    'Neural networks as computational graphs',
+    '[LeCun et al. 1998](https://doi.org/10.1109/5.726791)',
+  ),
+  'self_normalizing': System(
+    'Self-normalising networks',
+    'Self-normalising networks',
+    '[Klambauer et al., NeurIPS 2017](https://arxiv.org/abs/1706.02515)',
+  ),
+  'smiles_lstm': System(
+    'SMILES-LSTM',
+    'Drug screening, SMILES-LSTM',
+    '[Mayr et al., Chemical Science 2018](https://doi.org/10.1039/C8SC00148K)',
+  ),
+  'smiles_screen': System(
+    'SMILES-LSTM',
+    'Drug screening, SMILES-LSTM',
+    '[Mayr et al., Chemical Science 2018](https://doi.org/10.1039/C8SC00148K)',
+  ),
 }
 
 
