@@ -15,6 +15,7 @@ the tests compare it with JAX's own).
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -70,14 +71,21 @@ def trace(function: Callable[..., Any], *arguments: Any) -> Graph:
     function: of arrays or trees of them, such as a Haiku network's `apply`
       with its parameters. Loops (`lax.scan` and the like) stay one node.
     *arguments: its arguments; each array in them is an input, named by its
-      path, such as '0.linear.w'.
+      path, such as 'params.linear.w', or '1' where an argument has no name.
 
   Returns:
     The graph, with all values.
   """
   leaves = jax.tree_util.tree_leaves_with_path(arguments)
+  told = _argument_names(function, len(arguments))
   names = [
-    jax.tree_util.keystr(path, simple=True, separator='.') for path, _ in leaves
+    '.'.join(
+      [
+        told[path[0].idx],
+        *(jax.tree_util.keystr((part,), simple=True) for part in path[1:]),
+      ]
+    )
+    for path, _ in leaves
   ]
   closed = jax.make_jaxpr(function)(*arguments)
   graph = Graph([], {}, {}, [], [])
@@ -90,6 +98,22 @@ def trace(function: Callable[..., Any], *arguments: Any) -> Graph:
   graph.inputs.update(zip(names, inputs, strict=True))
   graph.outputs.extend(_add_nodes(graph, add, closed, inputs))
   return graph
+
+
+def _argument_names(function: Callable, count: int) -> list[str]:
+  """Those of a function's arguments that have one, else their numbers."""
+  numbers = list(map(str, range(count)))
+  try:
+    # What a wrapper wraps may have other arguments than it.
+    told = inspect.signature(function, follow_wrapped=False)
+  except ValueError:
+    return numbers
+  known = [
+    parameter.name
+    for parameter in told.parameters.values()
+    if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+  ]
+  return (known + numbers[len(known) :])[:count]
 
 
 def _add_nodes(
@@ -216,7 +240,8 @@ def draw(graph: Graph, jacobians: bool = True) -> Figure:
   for number in sorted(used):
     rows.setdefault(level[number], []).append(number)
   place = {
-    number: ((i + 1) / (len(row) + 1), height)
+    # Staggered: an arrow over several levels does not run through boxes.
+    number: ((i + 1) / (len(row) + 1) + 0.06 * (height % 3 - 1), height)
     for height, row in rows.items()
     for i, number in enumerate(row)
   }

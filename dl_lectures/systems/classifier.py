@@ -296,10 +296,15 @@ class _Maps(hk.Module):
   def __call__(self, x: Array) -> Array:
     shape = 5, 5, x.shape[-1], self._maps
     seen = np.ones(shape[2:], bool) if self._seen is None else self._seen
-    # As many inputs as each unit has, not as it might have.
-    scale = 1 / np.sqrt(25 * seen.sum(axis=0, dtype=np.float32))
-    w = hk.get_parameter('w', shape, init=hk.initializers.RandomNormal())
-    w = w * jnp.asarray(seen * scale[None])[None, None]
+
+    def draw(shape, dtype):
+      # Variance 1 / fan-in, of the inputs that each unit has.
+      deviation = 1 / np.sqrt(25 * seen.sum(axis=0))
+      normal = hk.initializers.RandomNormal()(shape, dtype)
+      return normal * jnp.asarray(deviation, dtype)[None, None, None]
+
+    w = hk.get_parameter('w', shape, init=draw)
+    w = w * jnp.asarray(seen, w.dtype)[None, None]
     b = hk.get_parameter('b', shape[-1:], init=jnp.zeros)
     return convolution.convolve(x, w, padding='VALID') + b[None, None, None]
 
@@ -353,7 +358,13 @@ PRESETS = {
   'lenet': dataclasses.replace(
     _MNIST, model='lenet', learning_rate=2e-3, num_epochs=8, shift=1
   ),
-  'spiral': Config(data='spiral', hidden=(32, 32), num_epochs=200),
+  'spiral': Config(
+    data='spiral',
+    noise=0.2,
+    hidden=(32, 32),
+    num_epochs=150,
+    learning_rate=1e-2,
+  ),
   # But for its optimiser and its output.
   'paper': dataclasses.replace(
     _MNIST, model='lenet', connection_table=True, batch_size=1
@@ -773,5 +784,5 @@ def _draw_border(
   )
   axes.contour(line, line, p, levels=[0.5], colors='k')
   x, label = data.test
-  axes.scatter(*x.T, c=label, cmap='RdBu', s=8, edgecolors='k', linewidths=0.3)
+  axes.scatter(*x.T, c=label, cmap='RdBu', s=16, edgecolors='w', linewidths=0.4)
   axes.set(title=f'{data.name}: test points', aspect='equal')

@@ -27,8 +27,8 @@ def test_values_are_the_networks(network):
   np.testing.assert_allclose(
     graph.values[output], jax.jit(net.apply)(params, x), atol=1e-6
   )
-  assert '0.linear.w' in graph.inputs
-  assert '1' in graph.inputs
+  assert 'params.linear.w' in graph.inputs
+  assert 'x' in graph.inputs
   names = [node.name for node in graph.nodes]
   assert names.count('dot_general') == 2
   # Calls within are looked into.
@@ -46,9 +46,9 @@ def test_the_chain_rule_gives_jaxs_gradient(network):
   found = graphs.chain(graph, output)
   by_params, by_x = jax.jit(jax.jacrev(net.apply, argnums=(0, 1)))(params, x)
   for name, wanted in (
-    ('0.linear.w', by_params['linear']['w']),
-    ('0.linear_1.b', by_params['linear_1']['b']),
-    ('1', by_x),
+    ('params.linear.w', by_params['linear']['w']),
+    ('params.linear_1.b', by_params['linear_1']['b']),
+    ('x', by_x),
   ):
     number = graph.inputs[name]
     size = graph.values[number].size
@@ -63,14 +63,14 @@ def test_paths_are_summed():
   (by_first, by_second) = graphs.local_jacobians(graph, graph.nodes[0])
   assert by_first == by_second == [[3]]
   found = graphs.chain(graph, graph.outputs[0])
-  assert found[graph.inputs['0']] == [[7]]
+  assert found[graph.inputs['x']] == [[7]]
 
 
 def test_whole_numbers_have_no_gradient():
   graph = graphs.trace(lambda x, i: x[i] * 2, jnp.arange(3.0), jnp.int32(1))
   found = graphs.chain(graph, graph.outputs[0])
-  assert found[graph.inputs['0']].tolist() == [[0, 2, 0]]
-  assert graph.inputs['1'] not in found
+  assert found[graph.inputs['x']].tolist() == [[0, 2, 0]]
+  assert graph.inputs['i'] not in found
 
 
 def test_it_is_drawn(network):
@@ -78,7 +78,7 @@ def test_it_is_drawn(network):
   page = graphs.draw(graph, jacobians=False)
   (axes,) = page.axes
   shown = [text.get_text() for text in axes.texts]
-  assert '0.linear.w\n5x4' in shown
+  assert 'params.linear.w\n5x4' in shown
   small = graphs.trace(lambda x: jnp.tanh(x) * 2, jnp.ones(2))
   texts = [text.get_text() for text in graphs.draw(small).axes[0].texts]
   assert any(text.startswith('2x2, |J|') for text in texts)

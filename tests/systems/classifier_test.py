@@ -322,8 +322,8 @@ def test_every_preset_takes_a_step(preset):
 
 @pytest.mark.slow
 def test_a_run_reports(tmp_path):
-  config = Config(
-    data='spiral', hidden=(32, 32), num_epochs=120, held_out=0.1, patience=100
+  config = dataclasses.replace(
+    classifier.PRESETS['spiral'], held_out=0.1, patience=100
   )
   metrics = classifier.train(config, workdir=str(tmp_path))
   assert metrics['test_accuracy'] > 0.9 > metrics['nearest class mean']
