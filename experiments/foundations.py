@@ -59,11 +59,12 @@ class Config:
   mlp_noise: float = 0.5  # of targets of variance 1
   # hidden units, in ascending order
   mlp_widths: tuple[int, ...] = (
-    *(1, 2, 4, 6, 8, 9, 10, 11, 12, 13, 14, 16, 20, 30, 60),
+    *(1, 2, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 20, 30, 60),
   )
-  mlp_sets: int = 6  # of examples
+  mlp_sets: int = 4  # of examples
   mlp_starts: int = 2  # networks of each
-  mlp_steps: int = 8000  # updates
+  mlp_steps: int = 3000  # updates
+  mlp_polish: int = 150  # steps of Levenberg and Marquardt after them
   product_size: int = 8  # numbers of x and of z
   product_examples: int = 2000
   product_widths: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
@@ -74,8 +75,8 @@ class Config:
     types.check_fields(
       self,
       'xor_seeds xor_steps function_steps layouts examples feature_draws '
-      'mlp_examples mlp_inputs mlp_sets mlp_starts mlp_steps product_size '
-      'product_examples product_steps',
+      'mlp_examples mlp_inputs mlp_sets mlp_starts mlp_steps mlp_polish '
+      'product_size product_examples product_steps',
       1,
     )
     types.check_fields(self, 'mlp_noise', 0)
@@ -110,6 +111,7 @@ PRESETS = {
     mlp_sets=1,
     mlp_starts=1,
     mlp_steps=20,
+    mlp_polish=5,
     product_size=2,
     product_examples=64,
     product_widths=(2, 4),
@@ -121,6 +123,10 @@ PRESETS = {
 ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
   'ReLU': jax.nn.relu,
   'sigmoid': jax.nn.sigmoid,
+}
+MLPS: Mapping[str, Callable[[Any], Any]] = {
+  'tanh': jnp.tanh,
+  'ReLU': jax.nn.relu,
 }
 
 
@@ -255,7 +261,7 @@ def feature_sizes(config: Config) -> list[int]:
 
 
 def mlp_widths(config: Config, key: types.Key) -> dict[str, Any]:
-  """The errors of MLPs, of each set of examples, start and width."""
+  """The errors of MLPs, of each width, set of examples and start."""
   random = np.random.default_rng(int(jax.random.bits(key)))
   trains, tests = [], []
   for _ in range(config.mlp_sets):
@@ -274,21 +280,31 @@ def mlp_widths(config: Config, key: types.Key) -> dict[str, Any]:
   )
   keys = jax.random.split(key, config.mlp_starts)
 
-  @functools.partial(jax.jit, static_argnums=0)
-  def errors(width: int) -> Any:
+  @functools.partial(jax.jit, static_argnums=(0, 1))
+  def errors(width: int, activation: Callable) -> Any:
     def one(train: Any, test: Any, key: types.Key) -> Any:
       return double_descent.mlp(
-        train, test, width, key, steps=config.mlp_steps, learning_rate=0.02
+        train,
+        test,
+        width,
+        activation,
+        key,
+        steps=config.mlp_steps,
+        learning_rate=0.02,
+        polish=config.mlp_polish,
       )
 
     starts = jax.vmap(one, (None, None, 0))
     return jax.vmap(starts, (0, 0, None))(train, test, keys)
 
-  found = [errors(width) for width in config.mlp_widths]
-  return {
-    'train': [np.asarray(train).tolist() for train, _ in found],
-    'test': [np.asarray(test).tolist() for _, test in found],
-  }
+  result = {}
+  for name, activation in MLPS.items():
+    found = [errors(width, activation) for width in config.mlp_widths]
+    result[name] = {
+      'train': [np.asarray(train).tolist() for train, _ in found],
+      'test': [np.asarray(test).tolist() for _, test in found],
+    }
+  return result
 
 
 def products(config: Config, key: types.Key) -> dict[str, Any]:
@@ -466,35 +482,40 @@ def _region_claims(config: Config, result: Any) -> Iterator[types.Claim]:
 def _descent_claims(
   config: Config, found: parts.Found
 ) -> Iterator[types.Claim]:
-  at, n = peaks(config, found), config.mlp_examples
+  at = peaks(config, found)
   yield _peak_claim(
     'random features',
     at['random_features_peak'],
     feature_sizes(config),
     config.examples,
   )
-  inputs = config.mlp_inputs
-  # A ReLU's input may be scaled up and its output down: of the (D + 2) W + 1
-  # parameters the data tell (D + 1) W + 1.
-  for extra, which in (
-    (1, 'an MLP, N without the scales of its units'),
-    (2, 'an MLP, N all of its parameters'),
-  ):
-    sizes = [(inputs + extra) * width + 1 for width in config.mlp_widths]
-    size = (inputs + extra) * at['mlp_peak_width'] + 1
-    yield _peak_claim(which, size, sizes, n)
+  for name in MLPS:
+    yield _peak_claim(
+      f'an MLP of {name}, by all of its parameters',
+      at[f'mlp_{name}_peak'],
+      mlp_sizes(config),
+      config.mlp_examples,
+    )
+
+
+def mlp_sizes(config: Config) -> list[int]:
+  """The numbers of an MLP's parameters."""
+  return [(config.mlp_inputs + 2) * width + 1 for width in config.mlp_widths]
 
 
 def peaks(config: Config, found: parts.Found) -> dict[str, int]:
   """The sizes at which test errors are largest."""
   features = np.mean(found['random features']['test'], axis=0)
-  mlp = np.median(_flat(found['mlp']['test']), axis=1)
-  return {
+  result = {
     'random_features_peak': double_descent.peak(
       feature_sizes(config), features.tolist()
-    ),
-    'mlp_peak_width': double_descent.peak(config.mlp_widths, mlp.tolist()),
+    )
   }
+  for name in MLPS:
+    test = np.median(_flat(found['mlp'][name]['test']), axis=1)
+    peak = double_descent.peak(mlp_sizes(config), test.tolist())
+    result[f'mlp_{name}_peak'] = peak
+  return result
 
 
 def _peak_claim(which: str, at: int, sizes: list[int], n: int) -> types.Claim:
@@ -572,7 +593,7 @@ def _draw_bumps(axes: Any) -> None:
 def _draw_errors(axes: Any, config: Config, result: Any) -> None:
   for i, name in enumerate(approximation.FUNCTIONS):
     for how, style in (('bumps', '-'), ('polyline', '--'), ('learned', ':')):
-      errors = np.maximum(result[name][how], 1e-7)
+      errors = np.maximum(result[name][how], 1e-7)  # a polyline is a corner
       axes.loglog(
         config.widths, errors, style, color=f'C{i}', label=f'{name}, {how}'
       )
@@ -643,19 +664,26 @@ def _draw_features(axes: Any, config: Config, result: Any) -> None:
 
 
 def _draw_mlp(axes: Any, config: Config, result: Any) -> None:
-  share = (config.mlp_inputs + 1) * np.array(config.mlp_widths) + 1
-  share = share / config.mlp_examples
-  for name, style in (('test', 'o-'), ('train', '.-')):
-    errors = np.maximum(np.median(_flat(result[name]), axis=1), 1e-5)
-    axes.loglog(share, errors, style, label=name)
+  share = np.array(mlp_sizes(config)) / config.mlp_examples
+  for i, name in enumerate(MLPS):
+    for part, style in (('test', 'o-'), ('train', '.:')):
+      errors = np.median(_flat(result[name][part]), axis=1)
+      axes.loglog(
+        share,
+        np.maximum(errors, 1e-5),
+        style,
+        color=f'C{i}',
+        ms=4,
+        label=f'{name}, {part}',
+      )
   axes.axvline(1, color='k', ls=':')
   axes.set(
     title="double descent: an MLP's width",
-    xlabel='parameters but for scales, by examples',
+    xlabel='parameters by examples',
     ylabel='mean squared error',
     ylim=(0.5e-5, None),
   )
-  axes.legend(frameon=False)
+  axes.legend(frameon=False, fontsize=8)
 
 
 if __name__ == '__main__':

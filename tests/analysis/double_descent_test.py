@@ -48,9 +48,16 @@ def test_a_wide_mlp_fits_what_a_narrow_one_cannot():
   @jax.jit
   def errors(key):
     return [
-      double_descent.mlp(part, part, width, key, steps=600, learning_rate=0.03)[
-        0
-      ]
+      double_descent.mlp(
+        part,
+        part,
+        width,
+        jnp.tanh,
+        key,
+        steps=200,
+        learning_rate=0.03,
+        polish=20,
+      )[0]
       for width in (1, 40)
     ]
 
@@ -65,3 +72,25 @@ def test_the_peak_is_not_the_smallest_models():
   net = double_descent.teacher(np.random.default_rng(0), 5)
   y = approximation.apply(net, np.ones((2, 5)), approximation.relu)
   assert y.shape == (2,)
+
+
+def test_levenberg_and_marquardt_solve_what_is_linear_and_what_is_not():
+  random = np.random.default_rng(0)
+  a, x = random.normal(size=(6, 4)), random.normal(size=4)
+
+  @jax.jit
+  def solve(start):
+    linear = double_descent.levenberg_marquardt(
+      lambda z: jnp.float32(a) @ z - jnp.float32(a @ x), start, 30
+    )
+    # Rosenbrock's valley, whose only root is (1, 1).
+    bent = double_descent.levenberg_marquardt(
+      lambda z: jnp.stack([10 * (z[1] - z[0] ** 2), 1 - z[0]]),
+      jnp.array([-1.2, 1.0]),
+      80,
+    )
+    return linear, bent
+
+  linear, bent = solve(jnp.zeros(4))
+  np.testing.assert_allclose(linear, x, atol=1e-4)
+  np.testing.assert_allclose(bent, 1, atol=1e-3)
