@@ -25,6 +25,18 @@ behind the ReLU; here BatchNorm and LayerNorm come before it, as they were
 published.
 
   python -m experiments.self_normalizing --config.images=mnist
+
+Five minutes a seed on a busy core, three seeds, of MNIST less than one epoch
+(`results/self_normalizing.json`). Test errors in percent:
+
+               SELU    ReLU   BatchNorm   LayerNorm     softmax regression: 8.7
+  8 layers      5.7     7.1         5.6         6.2
+  16 layers     6.3     9.6         6.4         9.0
+  32 layers     8.3    47          34          42
+
+So SELU trains at a depth where the others do not yet. At 8 and 16 layers it and
+BatchNorm cannot be told apart, in test error or training loss: BatchNorm
+bears, and takes, a rate of .3, the highest there is, with which SELU diverges.
 """
 
 import dataclasses
