@@ -99,7 +99,9 @@ def test_a_sound_network_passes_all():
       marks=pytest.mark.slow,
     ),
     (infinite, None, 'numbers that are not finite'),
-    (cut_off, None, 'parameters without a gradient'),
+    pytest.param(
+      cut_off, None, 'parameters without a gradient', marks=pytest.mark.slow
+    ),
     (dead, None, 'share of dead units'),
     pytest.param(
       sound, optax.adam(100.0), 'growth of the weights', marks=pytest.mark.slow

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dl_lectures.analysis import approximation, double_descent
 
@@ -39,6 +40,7 @@ def test_the_smallest_of_the_fits_is_taken():
   np.testing.assert_allclose(error.test, wanted[0, 0], rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_wide_mlp_fits_what_a_narrow_one_cannot():
   random = np.random.default_rng(0)
   x = random.normal(size=(24, 3))
