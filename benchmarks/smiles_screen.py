@@ -14,11 +14,13 @@ minutes; what is kept of a line does not depend on it.
   python -m benchmarks.smiles_screen speed
 """
 
+import contextlib
 import dataclasses
 import gzip
 import itertools
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import tempfile
@@ -141,6 +143,7 @@ class Used(NamedTuple):
 
 def screen(model: str, library: str) -> Used:
   """Screens a library in a process of its own."""
+  before = resource.getrusage(resource.RUSAGE_CHILDREN)
   child = subprocess.Popen(
     [
       *(sys.executable, '-m', 'experiments.smiles_screen'),
@@ -150,11 +153,20 @@ def screen(model: str, library: str) -> Used:
     cwd=ROOT,
     stderr=subprocess.DEVNULL,
   )
-  _, status, used = os.wait4(child.pid, 0)
-  child.returncode = os.waitstatus_to_exitcode(status)
+  # Its most memory by itself: what `getrusage` says of a child is at least what
+  # its parent had.
+  most = 0.0
+  while child.poll() is None:
+    with contextlib.suppress(OSError, StopIteration):
+      status = pathlib.Path(f'/proc/{child.pid}/status').read_text()
+      line = next(x for x in status.splitlines() if x.startswith('VmHWM'))
+      most = float(line.split()[1]) / 1024
+    time.sleep(0.02)
   if child.returncode:
     raise RuntimeError(f'{library}: the screen ended with {child.returncode}')
-  return Used(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+  after = resource.getrusage(resource.RUSAGE_CHILDREN)
+  used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+  return Used(used, most)
 
 
 def write(path: str, size: int) -> str:

@@ -13,6 +13,7 @@ out.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -40,9 +41,31 @@ def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def mean_auc(scores: np.ndarray, labels: np.ndarray) -> float:
-  """The mean over tasks [N, K] that have both kinds; NaN without any."""
-  found = [roc_auc(*pair) for pair in zip(scores.T, labels.T, strict=True)]
-  there = [auc for auc in found if not math.isnan(auc)]
+  """The mean `roc_auc` over tasks [N, K]."""
+  return mean_over_tasks(roc_auc, scores, labels)
+
+
+def mean_over_tasks(
+  figure: Callable[[np.ndarray, np.ndarray], float],
+  scores: np.ndarray,
+  labels: np.ndarray,
+) -> float:
+  """The mean of a figure over those tasks that have it.
+
+  Args:
+    figure: (scores [N], labels [N]) -> a number, or NaN.
+    scores: [N, K].
+    labels: [N, K].
+
+  Returns:
+    The mean; NaN where no task has the figure.
+
+  >>> labels = np.array([[1, 1], [0, 1]])
+  >>> mean_over_tasks(roc_auc, np.array([[2, 0], [1, 0]]), labels)
+  1.0
+  """
+  found = [figure(*pair) for pair in zip(scores.T, labels.T, strict=True)]
+  there = [value for value in found if not math.isnan(value)]
   return float(np.mean(there)) if there else math.nan
 
 

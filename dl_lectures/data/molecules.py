@@ -58,7 +58,9 @@ _IN_BRACKETS = re.compile(
   r'(?:H\d*)?(?:\+{1,4}|-{1,4}|[+-]\d\d?)?(?::\d+)?\]'
 )
 # A backslash that was escaped twice is in published tables, and in no molecule.
-_TOKEN = re.compile(r'\[[^\[\]]*\]|Br|Cl|%\d\d|%\(\d+\)|\\\\|.', re.DOTALL)
+_TOKEN = re.compile(
+  r'\[[^\[\]]*\]|Br|Cl|%\d\d|%\(\d+\)|\\\\|->|<-|.', re.DOTALL
+)
 
 # What a token is, and after which others it may stand.
 _ATOM, _BOND, _RING, _OPEN, _CLOSE, _DOT, _NOTHING = range(7)
@@ -67,6 +69,8 @@ _KINDS = (
   | dict.fromkeys('-=#$:/\\', _BOND)
   | dict.fromkeys('0123456789', _RING)
   | {'(': _OPEN, ')': _CLOSE, '.': _DOT, '\\\\': _BOND}
+  # RDKit's own, for bonds of metals.
+  | dict.fromkeys(['->', '<-'], _BOND)
 )
 _ENDED = frozenset((_ATOM, _RING, _CLOSE))
 _AFTER = {

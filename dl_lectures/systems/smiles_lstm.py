@@ -581,18 +581,13 @@ class Judged(NamedTuple):
 
 def judge(scores: np.ndarray, labels: np.ndarray) -> Judged:
   """Judges scores [N, K] by labels [N, K]."""
-  pairs = list(zip(scores.T, labels.T, strict=True))
-
-  def mean(figure: Any) -> float:
-    values = [figure(*pair) for pair in pairs]
-    there = [value for value in values if not math.isnan(value)]
-    return float(np.mean(there)) if there else math.nan
-
+  aucs = [
+    ranking.roc_auc(*pair) for pair in zip(scores.T, labels.T, strict=True)
+  ]
+  figures = ranking.roc_auc, ranking.enrichment, ranking.bedroc
   return Judged(
-    [ranking.roc_auc(*pair) for pair in pairs],
-    mean(ranking.roc_auc),
-    mean(ranking.enrichment),
-    mean(ranking.bedroc),
+    aucs,
+    *(ranking.mean_over_tasks(each, scores, labels) for each in figures),
   )
 
 
@@ -629,16 +624,23 @@ def make_claims(
     what += ', written in one way'
   best = max(others, key=lambda name: judged[name].mean_auc)
   better = f'the better of {" and ".join(others)} on n-grams'
-  interval = statistics.bootstrap(
-    lambda which: ranking.mean_auc(found[ours][which], labels[which]),
-    len(labels),
-  )
+
+  def interval(figure: Any) -> tuple[float, float]:
+    """Of molecules drawn with replacement; some draws hold no active."""
+    value = ranking.mean_over_tasks(figure, found[ours], labels)
+
+    def drawn(which: np.ndarray) -> float:
+      again = ranking.mean_over_tasks(figure, found[ours][which], labels[which])
+      return value if math.isnan(again) else again
+
+    return statistics.bootstrap(drawn, len(labels))
+
   by_chance = float(np.mean([*map(ranking.bedroc_by_chance, shares(labels))]))
   return [
     types.Claim(
       f'{what}: mean AUC over {len(table.tasks)} tasks',
       judged[ours].mean_auc,
-      interval=interval,
+      interval=interval(ranking.roc_auc),
       baseline=judged[best].mean_auc,
       baseline_name=f'{better}; majority .5',
     ),
@@ -664,6 +666,7 @@ def make_claims(
     types.Claim(
       f'{what}: BEDROC (alpha 20), mean over tasks',
       judged[ours].bedroc,
+      interval=interval(ranking.bedroc),
       baseline=judged[best].bedroc,
       baseline_name=f'{better}; chance {by_chance:.2f}',
     ),

@@ -35,6 +35,7 @@ needs_rdkit = pytest.mark.skipif(
     ('C1CC%01', 'C 1 C C %01'),
     ('C=1CCCCC1', 'C = 1 C C C C C 1'),
     ('C1CC1C1CC1', 'C 1 C C 1 C 1 C C 1'),
+    ('C#N->[Co]', 'C # N -> [Co]'),
     ('*[Fe++][se]', '* [Fe++] [se]'),
   ],
 )
