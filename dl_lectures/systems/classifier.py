@@ -23,7 +23,7 @@ the weights of the epoch at which the loss on examples held out was lowest
 Beside each result stand the most frequent class and the class with the nearest
 mean, which learn in one pass.
 
-MNIST's test images: LENET of LeNet-5 with images moved by a pixel, eight
+MNIST's test images: 99.3% of LeNet-5 with images moved by a pixel, eight
 epochs, two minutes of a core (published: 99.05% without, and 99.2% with images
 distorted more); 92.6% of softmax regression, 82.0% of the nearest mean. Digits
 of 8 x 8, an MLP: 98.6% (90.7%) of a fifth drawn by the seed, 93.7% (85.0%) of
