@@ -632,12 +632,12 @@ def make_claims(
   best = max(others, key=lambda name: judged[name].mean_auc)
   better = f'the better of {" and ".join(others)} on n-grams'
 
-  def interval(figure: Any) -> tuple[float, float]:
+  def interval(figure: Any, name: str = ours) -> tuple[float, float]:
     """Of molecules drawn with replacement; some draws hold no active."""
-    value = ranking.mean_over_tasks(figure, found[ours], labels)
+    value = ranking.mean_over_tasks(figure, found[name], labels)
 
     def drawn(which: np.ndarray) -> float:
-      again = ranking.mean_over_tasks(figure, found[ours][which], labels[which])
+      again = ranking.mean_over_tasks(figure, found[name][which], labels[which])
       return value if math.isnan(again) else again
 
     return statistics.bootstrap(drawn, len(labels))
@@ -681,6 +681,7 @@ def make_claims(
       types.Claim(
         f'{what}: mean AUC of {name} on n-grams',
         judged[name].mean_auc,
+        interval=interval(ranking.roc_auc, name),
         baseline=0.5,
         baseline_name='majority',
       )
