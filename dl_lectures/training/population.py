@@ -430,6 +430,32 @@ def append(path: str | os.PathLike[str], lines: Sequence[Birth]) -> None:
     file.writelines(json.dumps(line._asdict()) + '\n' for line in lines)
 
 
+def write_from(
+  path: str | os.PathLike[str], step: int, lines: Sequence[Birth]
+) -> None:
+  """Makes these lines what a lineage tells of a step and all after it.
+
+  So a run that goes on from a checkpoint may make generations again. The file
+  is replaced as a whole: a kill at any moment leaves it as it was or as it is
+  to be.
+
+  Args:
+    path: of the lineage, which need not exist.
+    step: of the first line that is forgotten.
+    lines: what takes their place.
+
+  Raises:
+    UsageError: what is there is no lineage.
+  """
+  kept = read(path) if os.path.exists(path) else []
+  kept = [line for line in kept if line.step < step]
+  temporary = f'{os.fspath(path)}.tmp'
+  if os.path.exists(temporary):
+    os.remove(temporary)
+  append(temporary, [*kept, *lines])
+  os.replace(temporary, path)
+
+
 def read(path: str | os.PathLike[str]) -> list[Birth]:
   """Reads a lineage.
 

@@ -18,7 +18,7 @@ def test_a_score_by_hand():
   assert score.share == 0.875
   assert (score.wins, score.draws, score.num_games) == (3, 1, 4)
   half = 1.96 * np.std([1, 1, 1, 0.5]) / 2
-  np.testing.assert_allclose(score.interval, (0.875 - half, 1.0))
+  assert score.interval == pytest.approx((0.875 - half, 1.0))
   assert score.captures == 1.25
   assert score.against == 0.5
 

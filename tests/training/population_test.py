@@ -354,3 +354,25 @@ def test_a_lineage_that_is_cut_short_is_told(tmp_path, end):
     population.read(path)
   assert '\n' not in str(error.value)
   assert json.loads(path.read_text().splitlines()[1])['child'] == 1
+
+
+def test_a_run_that_goes_on_forgets_what_it_makes_again(tmp_path):
+  path = tmp_path / 'lineage.jsonl'
+  hyper = {'rate': jnp.array([1.0, 2.0])}
+  parent, scores = jnp.array([1, 1]), jnp.zeros(2)
+
+  def write(step):
+    lines = population.births(step, parent, scores, hyper, hyper)
+    population.write_from(path, step, lines)
+
+  population.write_from(path, 0, population.begun(hyper))
+  write(5)
+  write(10)
+  text = path.read_text()
+  # As a kill while it was written would leave it.
+  (tmp_path / 'lineage.jsonl.tmp').write_text('{"st')
+  for step in (5, 10):
+    write(step)
+  assert path.read_text() == text
+  assert [line.step for line in population.read(path)] == [0, 0, 5, 10]
+  assert [file.name for file in tmp_path.iterdir()] == ['lineage.jsonl']
