@@ -24,6 +24,12 @@ that no update sees beginnings alone. And the reward is of all 13 events, with
 fixed weights; `systems/ftw` lets a population find them.
 
   python -m experiments.impala --preset=laptop --workdir=runs/impala
+
+24 million agent steps, 26 minutes on a fifth of a busy core. Draws as half, the
+agent then wins .995 of its games against the random bot, .997 against the one
+that follows paths, .971 against the one that also tags and .954 against one
+with roles, which it never met (seed 0, 512 games each on new maps); before it
+learned it won .501, .002, .001 and 0. No published number is about this game.
 """
 
 import dataclasses
@@ -625,9 +631,9 @@ def conclude(
   )
   claims = make_claims(config, trained, untrained)
   metrics = make_metrics(trained)
-  figures = {'strength': 'Games won against bots, draws as half.'}
+  figures = {'impala': 'Games won against bots, draws as half.'}
   records = training.logging.read(workdir) if workdir else []
-  report.save_figure(draw_curve(config, records, trained), workdir, 'strength')
+  report.save_figure(draw_curve(config, records, trained), workdir, 'impala')
   if workdir:
     rivals = (
       side(config, net, params),
