@@ -916,7 +916,6 @@ def train(
   match = capture_matches.make_match(
     config.rules(), functools.partial(side, config, net)
   )
-  lineage = os.path.join(workdir, LINEAGE) if workdir else None
 
   def compete(step: int, state: State) -> types.Metrics:
     key = jax.random.fold_in(jax.random.key(config.seed), step)
@@ -932,19 +931,6 @@ def train(
       },
     }
 
-  def record(step: int, state: State) -> None:
-    if lineage is None:
-      return
-    last = state.last
-    lines = (
-      population.births(
-        step, last.parent, last.elo, last.hyper, state.hyper, config.seed
-      )
-      if step
-      else population.begun(state.hyper, config.seed)
-    )
-    population.write_from(lineage, step, lines)
-
   every = max(1, config.num_steps // 8)
   result = training.fit(
     make_step(config, net, read_schedule(config)),
@@ -955,7 +941,7 @@ def train(
     mesh=sharding.make_mesh(1),
     count_params=lambda state: state.members.params,
     hooks=[
-      training.Hook(record, config.generation, at_start=True, at_end=False),
+      *([lineage_hook(config, workdir)] if workdir else []),
       training.Hook(compete, every, at_start=True),
       *hooks,
     ],
@@ -964,6 +950,24 @@ def train(
   if result.status != 'done':
     return result.metrics
   return conclude(config, net, match, result, workdir)
+
+
+def lineage_hook(config: Config, workdir: str) -> training.Hook:
+  """Writes who begins, and who takes over from whom, into LINEAGE."""
+  path = os.path.join(workdir, LINEAGE)
+
+  def record(step: int, state: State) -> None:
+    last = state.last
+    lines = (
+      population.births(
+        step, last.parent, last.elo, last.hyper, state.hyper, config.seed
+      )
+      if step
+      else population.begun(state.hyper, config.seed)
+    )
+    population.write_from(path, step, lines)
+
+  return training.Hook(record, config.generation, at_start=True, at_end=False)
 
 
 def _share(name: str) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 from typing import Any
 
 import jax
@@ -159,34 +158,60 @@ def test_games_that_end_are_rated_and_what_was_played_is_learned_from():
   assert (after.memory.slow.hidden[:, 2:] != 0).any()
 
 
+class Killed(Exception):
+  """As a kill: nothing is saved any more."""
+
+
+def kill(step, state):
+  del step, state
+  raise Killed
+
+
 @pytest.mark.slow
 def test_the_population_its_ratings_and_lineage_resume_bit_for_bit(tmp_path):
-  whole, half = tmp_path / 'whole', tmp_path / 'half'
-  metrics = ftw.train(TINY, workdir=str(whole))
+  def run(workdir, *hooks):
+    return training.fit(
+      ftw.make_step(TINY, net),
+      lambda key: ftw.init(TINY, net, key),
+      config=TINY,
+      workdir=workdir,
+      num_steps=TINY.num_steps,
+      mesh=training.sharding.make_mesh(1),
+      count_params=lambda state: state.members.params,
+      hooks=[ftw.lineage_hook(TINY, str(workdir)), *hooks],
+      save_every_seconds=0,
+    ).state
 
-  class Killed(Exception):
-    pass
-
-  def kill(step, state):
-    raise Killed
-
-  # As a kill: after generations that no checkpoint knows.
+  assert TINY.num_steps == 20
+  whole = run(tmp_path / 'whole')
   with pytest.raises(Killed):
-    ftw.train(
-      dataclasses.replace(TINY),
-      workdir=str(half),
-      hooks=[training.Hook(kill, 13, at_end=False)],
-    )
-  again = ftw.train(TINY, workdir=str(half))
-  assert again == metrics
-  lines = [(at / ftw.LINEAGE).read_text() for at in (whole, half)]
+    # After a generation that no checkpoint knows.
+    run(tmp_path / 'half', training.Hook(kill, 14, at_end=False))
+  assert population.read(tmp_path / 'half' / ftw.LINEAGE)[-1].step == 14
+  resumed = run(tmp_path / 'half')
+  jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+  lines = [
+    (tmp_path / at / ftw.LINEAGE).read_text() for at in ('whole', 'half')
+  ]
   assert lines[0] == lines[1]
-  lineage = population.read(whole / ftw.LINEAGE)
-  assert [line.step for line in lineage[:8]] == [0] * 8
+  lineage = population.read(tmp_path / 'whole' / ftw.LINEAGE)
+  assert [line.parent for line in lineage[:8]] == [None] * 8
+  assert {line.step for line in lineage} <= set(range(0, 21, 2))
   assert len(lineage) > 8
-  assert all(a.step <= b.step for a, b in itertools.pairwise(lineage))
-  assert population.schedule(lineage, metrics['best'])[0][0] == 0
-  assert (whole / 'figures' / 'ftw.png').exists()
+  for member in range(8):
+    assert population.schedule(lineage, member)[0][0] == 0
+
+
+@pytest.mark.slow
+def test_a_run_reports(tmp_path):
+  config = dataclasses.replace(TINY, members=4, generation=8)
+  metrics = ftw.train(config, workdir=str(tmp_path))
+  assert 0.3 < metrics['share_random'] < 0.7
+  summary = training.report.finished(tmp_path, config)
+  assert summary is not None
+  assert 'Elo of the best member' in summary['claims'][0]['name']
+  for name in ('ftw.png', 'game.gif'):
+    assert (tmp_path / 'figures' / name).exists()
 
 
 def test_parameters_of_the_large_network():
