@@ -436,7 +436,7 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
   """The 95% interval of a share (Wilson 1927).
 
   >>> low, high = _wilson(1.0, 100)
-  >>> round(low, 3), high
+  >>> round(low, 3), round(high, 3)
   (0.963, 1.0)
   """
   z = 1.96
