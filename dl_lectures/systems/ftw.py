@@ -25,6 +25,16 @@ are reported. `--config.schedule=DIR/lineage.jsonl --config.of_member=K` trains
 with the hyperparameters that led to a member, and copies nothing.
 
   python -m experiments.ftw --preset=laptop --workdir=runs/ftw
+
+With a sixth of its steps, 4 million of all four members together, 18 minutes on
+a fifth of a busy core (seed 0, 512 games each, draws as half), the best member
+wins .986 of its games against the random bot, .952 against the one that follows
+paths, .567 against the one that also tags and .494 against the one with roles:
+Elo 1,146 where the random bot has 0. A single agent (`systems/impala`) that
+meets three of these bots wins .980, .977, .646 and .613 after 3.6 million
+steps: at equal steps in all the population is weaker, but a member has made a
+quarter of them. The paper has about 1,600 where random agents have 500, in
+another game.
 """
 
 import dataclasses
