@@ -25,11 +25,11 @@ fixed weights; `systems/ftw` lets a population find them.
 
   python -m experiments.impala --preset=laptop --workdir=runs/impala
 
-24 million agent steps, 26 minutes on a fifth of a busy core. Draws as half, the
-agent then wins .995 of its games against the random bot, .997 against the one
-that follows paths, .971 against the one that also tags and .954 against one
-with roles, which it never met (seed 0, 512 games each on new maps); before it
-learned it won .501, .002, .001 and 0. No published number is about this game.
+24 million agent steps, some ten minutes of one core. Draws as half, the agent
+then wins .996 of its games against the random bot, .995 against the one that
+follows paths, .967 against the one that also tags and .954 against one with
+roles, which it never met (three seeds, 512 games each on new maps); before it
+learned it won .501, .001, .001 and .001. No published number is about this game.
 """
 
 import dataclasses
