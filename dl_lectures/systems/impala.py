@@ -29,7 +29,8 @@ fixed weights; `systems/ftw` lets a population find them.
 then wins .996 of its games against the random bot, .995 against the one that
 follows paths, .967 against the one that also tags and .954 against one with
 roles, which it never met (three seeds, 512 games each on new maps); before it
-learned it won .501, .001, .001 and .001. No published number is about this game.
+learned it won .501, .001, .001 and .001. No published number is about this
+game.
 """
 
 import dataclasses
