@@ -65,6 +65,7 @@ def test_of_a_sum_no_order_counts_and_nothing_interacts():
   assert row.error < 1e-6
 
 
+@pytest.mark.slow
 def test_gradients_vanish_in_an_rnn_and_are_kept_by_an_lstm():
   rnn, lstm = measured('rnn'), measured('lstm')
   assert rnn.gradient[63] < 1e-10

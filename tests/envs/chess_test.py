@@ -338,6 +338,8 @@ def check_against_pgx(num_games, plies, seed):
   return seen
 
 
+# It compiles their rules for many seconds; perft is what `make test` runs.
+@pytest.mark.slow
 def test_random_games_equal_pgx():
   assert check_against_pgx(num_games=16, plies=25, seed=2) > 300
 

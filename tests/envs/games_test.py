@@ -20,6 +20,7 @@ ONLY_IN_THE_SLOW_SUITE = (
   'pgx_gardner_chess',
   'pgx_go_19x19',
   'pgx_go_9x9',
+  'pgx_othello',
   'pgx_shogi',
   'pgx_tic_tac_toe',
 )
@@ -129,9 +130,8 @@ def test_tic_tac_toe_keeps_the_protocol(choices):
     ('connect_four', None),
     ('tic_tac_toe', None),
     ('go', 4),
-    ('pgx_go', 4),
     ('pgx_hex', None),
-    ('pgx_othello', None),
+    pytest.param('pgx_go', 4, marks=pytest.mark.slow),
     *(
       pytest.param(x, None, marks=pytest.mark.slow)
       for x in ONLY_IN_THE_SLOW_SUITE

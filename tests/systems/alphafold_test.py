@@ -538,6 +538,7 @@ def shapes(config, pairs, residues):
   return params
 
 
+@pytest.mark.slow
 def test_the_published_network_has_21_million_weights():
   paper = alphafold.PRESETS['paper']
   # 1,878 inputs: 486 features of a pair thrice, 204 of a residue twice, and

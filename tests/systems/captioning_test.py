@@ -1,11 +1,13 @@
 """Captioning: judged word by word, IoU by hand, resumption, devices."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from scipy import special
 
 from dl_lectures import training, types
 from dl_lectures.data import scenes
@@ -46,19 +48,17 @@ def test_it_learns_and_resumes_bit_for_bit(begun):
 def test_padding_costs_nothing_and_each_network_its_own(begun):
   _, state = begun
   config = dataclasses.replace(TINY, word_dropout=0.0)
-  total, (_, metrics) = captioning.loss(
-    config, NETS, state.params, {}, jax.random.key(0), SCENES
-  )
+  loss = jax.jit(functools.partial(captioning.loss, config, NETS))
+  total, (_, metrics) = loss(state.params, {}, jax.random.key(0), SCENES)
   for name, net in NETS.items():
     weights: Any = state.params[name]
+    encode, decode = jax.jit(net.encode), jax.jit(net.decoder.apply_from)
     costs = []
     for image, caption in zip(SCENES.image, SCENES.caption, strict=True):
-      memory = net.encode(weights, image[None])
+      memory = encode(weights, image[None])
       end = list(caption).index(scenes.STOP)
-      logits, _ = net.decoder.apply_from(
-        weights.decoder, None, memory, caption[None, :end]
-      )
-      log_p = jax.nn.log_softmax(logits[0])
+      logits, _ = decode(weights.decoder, None, memory, caption[None, :end])
+      log_p = special.log_softmax(logits[0], axis=-1)
       costs += [-log_p[t, caption[t + 1]] for t in range(end)]
     found = metrics[f'loss of {name}']
     np.testing.assert_allclose(found, np.mean(costs), rtol=1e-4)

@@ -111,7 +111,9 @@ def test_carries_go_on_and_gradients_do_not():
   assert float(metrics['grad_norm']) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize('name', ['lstm', 'transformer'])
+@pytest.mark.parametrize(
+  'name', ['lstm', pytest.param('transformer', marks=pytest.mark.slow)]
+)
 def test_stopping_and_resuming_changes_nothing(name):
   config = dataclasses.replace(TINY, model=name, dropout=0.2)
   _, step, state = parts(config)
