@@ -205,11 +205,13 @@ def _discounted(
   context = keys // num_tokens
   n1, n2, n3, n4 = (max(int(np.sum(count == i)), 1) for i in (1, 2, 3, 4))
   y = n1 / (n1 + 2 * n2)
-  discounts = np.clip(
-    [0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3],
-    0,
-    [0, 1, 2, 3],
+  wanted = np.array(
+    [1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3]
   )
+  # Counts of a short text may call for none at all; then nothing would be left
+  # for what it does not have. y is the discount where all counts share one.
+  wanted = np.where(wanted > 0, np.minimum(wanted, [1, 2, 3]), y)
+  discounts = np.concatenate([[0.0], wanted])
   saved = discounts[np.minimum(count, 3)]
   total = np.bincount(context, count, contexts)
   left = np.bincount(context, saved, contexts) / np.maximum(total, 1)

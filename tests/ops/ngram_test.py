@@ -87,6 +87,7 @@ def test_it_is_what_dictionaries_count(order):
   strategies.lists(strategies.integers(0, 4), max_size=8),
   strategies.integers(1, 4),
 )
+@hypothesis.example([1, 1, 2, 0, 0, 1, 2, 1], [1], 3)  # a discount of nothing
 def test_probabilities_sum_to_1_and_are_those_of_the_text(text, seen, order):
   model = ngram.fit(np.array(text), 5, order)
   p = ngram.distribution(model, np.array(seen, int))
