@@ -13,10 +13,6 @@ on where it was stopped.
 import bisect
 import dataclasses
 import functools
-import json
-import os
-import pathlib
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -30,9 +26,10 @@ from dl_lectures import types
 from dl_lectures.analysis import language, properties
 from dl_lectures.data import text
 from dl_lectures.nets import recurrent, sequence
-from dl_lectures.training import checkpoint, logging, loop, report
+from dl_lectures.training import report
 from dl_lectures.training.progress import say
 from experiments import cli
+from experiments import parts as kept_parts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -357,27 +354,8 @@ def train(config: Config, *, workdir: str) -> Mapping[str, Any]:
   Returns:
     The final metrics.
   """
-  loop.check_writable(workdir)
-  checkpoint.check_config(workdir, config)
   corpus = text.load(config.text)
-  folder = pathlib.Path(workdir, 'parts')
-  folder.mkdir(parents=True, exist_ok=True)
-  pathlib.Path(workdir, 'config.json').write_text(
-    json.dumps(dataclasses.asdict(config), indent=2) + '\n'
-  )
-  found: dict[str, dict[str, Any]] = {}
-  for i, (name, measure) in enumerate(parts(config, corpus)):
-    path = folder / f'{name.replace("/", "-")}.json'
-    if not path.exists():
-      start = time.monotonic()
-      say(f'{name} ...')
-      key = jax.random.fold_in(jax.random.key(config.seed), i)
-      result = logging.to_json(measure(key))
-      result['seconds'] = time.monotonic() - start
-      temporary = path.with_suffix('.tmp')
-      temporary.write_text(json.dumps(result) + '\n')
-      os.replace(temporary, path)
-    found[name] = json.loads(path.read_text())
+  found = kept_parts.measure(config, workdir, parts(config, corpus))
   tables = {
     when: properties.table(rows_of(found, when))
     for when in ('untrained', 'trained')
@@ -397,7 +375,7 @@ def train(config: Config, *, workdir: str) -> Mapping[str, Any]:
     figures={
       'properties': 'What is long ago, beyond the training, and looked up.'
     },
-    minutes=sum(result['seconds'] for result in found.values()) / 60,
+    minutes=kept_parts.minutes(found),
   )
   return metrics
 

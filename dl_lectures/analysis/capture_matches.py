@@ -145,6 +145,36 @@ def evaluate(
   }
 
 
+def share_name(bot: str) -> str:
+  """What the games won against a bot are logged as.
+
+  >>> share_name('path follower')
+  'share_path_follower'
+  """
+  return f'share_{bot.replace(" ", "_")}'
+
+
+def metrics(captures: Mapping[str, np.ndarray]) -> dict[str, float]:
+  """Shares won, draws, and captures of either side, of each match by bot.
+
+  Args:
+    captures: of `evaluate`.
+
+  >>> sorted(metrics({'roles': np.array([[2, 1]])}))
+  ['against_roles', 'captures_roles', 'draws_roles', 'share_roles']
+  """
+  found = {}
+  for bot, score in ((bot, summarise(x)) for bot, x in captures.items()):
+    name = bot.replace(' ', '_')
+    found |= {
+      share_name(bot): score.share,
+      f'draws_{name}': score.draws / score.num_games,
+      f'captures_{name}': score.captures,
+      f'against_{name}': score.against,
+    }
+  return found
+
+
 def film(
   rules: Rules, first: capture_games.Side, second: capture_games.Side, key: Key
 ) -> State:

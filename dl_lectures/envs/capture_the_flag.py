@@ -438,6 +438,26 @@ def planes(view: Array) -> Array:
   return (view[..., None] >> shift) & 1
 
 
+def flat(rules: Rules, seen: Observation) -> Array:
+  """Observations for a network without convolutions, [..., F] float32.
+
+  Args:
+    rules: of the game; without line of sight nothing is unseen, and that plane
+      is left out.
+    seen: with leading axes [...].
+  """
+  bits = planes(seen.view)
+  if not rules.line_of_sight:
+    bits = bits[..., :-1]
+  bits = bits.reshape(*bits.shape[:-3], -1).astype(jnp.float32)
+  return jnp.concatenate([bits, seen.scalars], axis=-1)
+
+
+def is_alive(seen: Observation) -> Array:
+  """[...] bool, who plays and is not out."""
+  return seen.scalars[..., SCALARS.index('is alive')] > 0
+
+
 def pixels(view: Array, scale: int = 4) -> Array:
   """A view as a picture [..., V * scale, V * scale, 3] uint8, RGB.
 

@@ -1187,26 +1187,13 @@ def load(workdir: str) -> Model:
   Raises:
     UsageError: there is no run, or nothing of it is kept yet.
   """
-  path = pathlib.Path(workdir) / 'config.json'
-  if not path.exists():
-    raise types.UsageError(
-      f'{workdir} holds no run (no config.json); train one with '
-      f'python -m experiments.alphafold_train --workdir={workdir}'
-    )
-  try:
-    fields = json.loads(path.read_text())
-    listed = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
-    config = Config(**fields | listed)
-  except (TypeError, json.JSONDecodeError) as error:
-    raise types.UsageError(
-      f'{path} is not the config of an AlphaFold network: {error}'
-    ) from error
+  config = training.checkpoint.read_config(workdir, Config, 'alphafold_train')
   abstract = jax.eval_shape(
     lambda key: init(config, networks(config), _blank(config), key),
     jax.random.key(0),
   )
   found = training.checkpoint.Checkpointer.open(
-    path.parent / 'checkpoints'
+    pathlib.Path(workdir, 'checkpoints')
   ).restore(abstract)
   if found is None:
     raise types.UsageError(f'{workdir} holds no checkpoint yet; wait a minute')

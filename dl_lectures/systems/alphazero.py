@@ -42,7 +42,6 @@ wander.
 
 import dataclasses
 import functools
-import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -1135,28 +1134,15 @@ def load(workdir: str) -> Trained:
   Raises:
     UsageError: there is no run, or nothing of it is kept yet.
   """
-  path = pathlib.Path(workdir) / 'config.json'
-  if not path.exists():
-    raise types.UsageError(
-      f'{workdir} holds no run (no config.json); train one with '
-      f'python -m experiments.alphazero --workdir={workdir}'
-    )
-  try:
-    fields = json.loads(path.read_text())
-    listed = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
-    config = Config(**fields | listed)
-  except (KeyError, TypeError, json.JSONDecodeError) as error:
-    raise types.UsageError(
-      f'{path} is not the config of an AlphaZero run: {error}'
-    ) from error
+  config = checkpoint.read_config(workdir, Config, 'alphazero')
   game = games.make(config.game, config.board_size or None)
   net = network(config, game)
   abstract = jax.eval_shape(
     lambda key: init(config, game, net, key), jax.random.key(0)
   )
-  found = checkpoint.Checkpointer.open(path.parent / 'checkpoints').restore(
-    abstract
-  )
+  found = checkpoint.Checkpointer.open(
+    pathlib.Path(workdir, 'checkpoints')
+  ).restore(abstract)
   if found is None:
     raise types.UsageError(f'{workdir} holds no checkpoint yet; wait a minute')
   return Trained(config, game, net, playing(found[1]), found[0])

@@ -365,7 +365,9 @@ def network(config: Config) -> hk.Transformed:
   """
 
   def forward(seen, memory, noise, period, gradient, number=0):
-    x = nets.MLP(config.hidden, activate_final=True)(inputs(config, seen))
+    x = nets.MLP(config.hidden, activate_final=True)(
+      ctf.flat(config.rules(), seen)
+    )
     core = hierarchy.TemporalHierarchy(config.units, config.latents, BLOCK)
     thought, memory = core(x, memory, noise, period, gradient, number)
     # What is seen now also goes past the memories.
@@ -385,15 +387,6 @@ def network(config: Config) -> hk.Transformed:
     return Output(logits, value, control, prediction, thought), memory
 
   return hk.without_apply_rng(hk.transform(forward))
-
-
-def inputs(config: Config, seen: Observation) -> Array:
-  """Views as bits and what else is known, [..., F] float32."""
-  planes = ctf.planes(seen.view)
-  if not config.line_of_sight:
-    planes = planes[..., :-1]  # nothing is unseen
-  flat = planes.reshape(*planes.shape[:-3], -1).astype(jnp.float32)
-  return jnp.concatenate([flat, seen.scalars], axis=-1)
 
 
 class Noise(NamedTuple):
@@ -646,7 +639,7 @@ def loss(
     row.discount,
     lambda_=config.lambda_,
     clip=config.clip,
-    mask=is_alive(row.observation)[:-1],
+    mask=ctf.is_alive(row.observation)[:-1],
   )
   thought = output.thought
   posterior = jnp.mean(hierarchy.divergence(thought.posterior, thought.prior))
@@ -677,11 +670,6 @@ def loss(
     'control': control,
     'prediction': prediction,
   }
-
-
-def is_alive(seen: Observation) -> Array:
-  """[...] bool, who plays and is not out."""
-  return seen.scalars[..., ctf.SCALARS.index('is alive')] > 0
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
@@ -936,7 +924,9 @@ def train(
     return {
       'elo': state.elo,
       **{
-        _share(name): jnp.array([share[name] for share in shares])
+        capture_matches.share_name(name): jnp.array(
+          [share[name] for share in shares]
+        )
         for name in _MARKS
       },
     }
@@ -978,11 +968,6 @@ def lineage_hook(config: Config, workdir: str) -> training.Hook:
     population.write_from(path, step, lines)
 
   return training.Hook(record, config.generation, at_start=True, at_end=False)
-
-
-def _share(name: str) -> str:
-  """What the games won against a bot are logged as."""
-  return f'share_{name.replace(" ", "_")}'
 
 
 def player(state: State, member: Array | int) -> Player:
@@ -1046,13 +1031,7 @@ def conclude(
   metrics: dict[str, Any] = {
     'best': best,
     'elo': float(rated.elo[-2]),
-    **{
-      f'{what}_{name.replace(" ", "_")}': getattr(
-        capture_matches.summarise(captures), what
-      )
-      for name, captures in trained.items()
-      for what in ('share', 'captures', 'against')
-    },
+    **capture_matches.metrics(trained),
   }
   figures = {}
   if workdir:
@@ -1168,7 +1147,10 @@ def draw_population(
   seen = [r for r in records if 'share_tagger' in r]
   times = [r['step'] * millions for r in seen]
   for member, colour in enumerate(colours):
-    shares = [{name: r[_share(name)][member] for name in _MARKS} for r in seen]
+    shares = [
+      {name: r[capture_matches.share_name(name)][member] for name in _MARKS}
+      for r in seen
+    ]
     rated = [capture_matches.rate(points, [share], _FEW) for share in shares]
     middle = np.array([x.elo[-1] for x in rated])
     half = 1.96 * np.array([x.error[-1] for x in rated])
@@ -1209,9 +1191,7 @@ def draw_population(
       label=event,
     )
   reward.axhline(0, color='0.8', zorder=0)
-  reward.set(
-    ylabel='reward of an event,\nancestors of the best', yscale='symlog'
-  )
+  reward.set(ylabel='reward of an event,\nancestors of the best')
   reward.set_yscale('symlog', linthresh=0.1)
   reward.legend(fontsize='x-small', loc='center left', bbox_to_anchor=(1, 0.5))
 

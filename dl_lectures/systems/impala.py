@@ -254,7 +254,9 @@ def network(config: Config) -> hk.Transformed:
   """
 
   def forward(seen: Observation, memory: Any) -> tuple[Array, Array, Any]:
-    x = nets.MLP(config.hidden, activate_final=True)(inputs(config, seen))
+    x = nets.MLP(config.hidden, activate_final=True)(
+      ctf.flat(config.rules(), seen)
+    )
     if config.memory:
       core = nets.LSTM(config.memory)
       y, memory = core.unroll(x, memory)
@@ -267,15 +269,6 @@ def network(config: Config) -> hk.Transformed:
     return logits, value, memory
 
   return hk.without_apply_rng(hk.transform(forward))
-
-
-def inputs(config: Config, seen: Observation) -> Array:
-  """Views as bits and what else is known, [..., F] float32."""
-  planes = ctf.planes(seen.view)
-  if not config.line_of_sight:
-    planes = planes[..., :-1]  # nothing is unseen
-  flat = planes.reshape(*planes.shape[:-3], -1).astype(jnp.float32)
-  return jnp.concatenate([flat, seen.scalars], axis=-1)
 
 
 def no_memory(config: Config, rows: int) -> Any:
@@ -458,7 +451,7 @@ def loss(
     lambda_=config.lambda_,
     clip=config.clip,
     # What one does while out is nothing.
-    mask=is_alive(row.observation)[:-1],
+    mask=ctf.is_alive(row.observation)[:-1],
   )
   total = found.policy + config.value_cost * found.value
   return total - entropy_cost * found.entropy, {
@@ -466,11 +459,6 @@ def loss(
     'value_loss': found.value,
     'entropy': found.entropy,
   }
-
-
-def is_alive(seen: Observation) -> Array:
-  """[...] bool, who plays and is not out."""
-  return seen.scalars[..., ctf.SCALARS.index('is alive')] > 0
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
@@ -581,7 +569,7 @@ def train(
       match, state.train.params, key, 128, met
     )
     return {
-      f'share_{name.replace(" ", "_")}': jnp.float32(
+      capture_matches.share_name(name): jnp.float32(
         capture_matches.summarise(found).share
       )
       for name, found in captures.items()
@@ -631,7 +619,7 @@ def conclude(
     match, init_params(config, net, key), key, config.num_games
   )
   claims = make_claims(config, trained, untrained)
-  metrics = make_metrics(trained)
+  metrics = capture_matches.metrics(trained)
   figures = {'impala': 'Games won against bots, draws as half.'}
   records = training.logging.read(workdir) if workdir else []
   report.save_figure(draw_curve(config, records, trained), workdir, 'impala')
@@ -726,23 +714,6 @@ def make_claims(
   return claims
 
 
-def make_metrics(trained: Mapping[str, np.ndarray]) -> dict[str, float]:
-  """Shares and captures of both sides by bot."""
-  metrics = {}
-  for bot, captures in trained.items():
-    name, score = (
-      bot.replace(' ', '_'),
-      capture_matches.summarise(captures),
-    )
-    metrics |= {
-      f'share_{name}': score.share,
-      f'draws_{name}': score.draws / score.num_games,
-      f'captures_{name}': score.captures,
-      f'against_{name}': score.against,
-    }
-  return metrics
-
-
 def draw_curve(
   config: Config,
   records: Sequence[Mapping[str, Any]],
@@ -753,7 +724,7 @@ def draw_curve(
   axes = figure.subplots()
   millions = config.rows * config.unroll / 1e6
   for i, (bot, captures) in enumerate(trained.items()):
-    name = f'share_{bot.replace(" ", "_")}'
+    name = capture_matches.share_name(bot)
     along = [(r['step'] * millions, r[name]) for r in records if name in r]
     if along:
       axes.plot(*zip(*along, strict=True), '.-', color=f'C{i}')

@@ -26,8 +26,8 @@ import pathlib
 import shutil
 import sys
 import threading
-from collections.abc import Generator, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ from jax.experimental import multihost_utils
 from dl_lectures.types import UsageError
 
 _SUMS = 'SHA256SUMS'
+_Config = TypeVar('_Config')
 
 
 class Checkpointer:
@@ -364,6 +365,35 @@ def check_config(workdir: str | os.PathLike[str], config: Any) -> None:
       f'{workdir} holds a run with another config: {", ".join(differences)}; '
       'take its values or another workdir'
     )
+
+
+def read_config(
+  workdir: str | os.PathLike[str], cls: Callable[..., _Config], binary: str
+) -> _Config:
+  """The configuration that a run was begun with, to load what it learned.
+
+  Args:
+    workdir: the run's directory.
+    cls: the dataclass of its settings; lists of the file are tuples in it.
+    binary: of `experiments`, which trains one.
+
+  Raises:
+    UsageError: there is no run, or it is of another system.
+  """
+  path = pathlib.Path(workdir) / 'config.json'
+  if not path.exists():
+    raise UsageError(
+      f'{workdir} holds no run (no config.json); train one with '
+      f'python -m experiments.{binary} --workdir={workdir}'
+    )
+  try:
+    fields = json.loads(path.read_text())
+    listed = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
+    return cls(**fields | listed)
+  except (TypeError, AttributeError, json.JSONDecodeError) as error:
+    raise UsageError(
+      f'{path} is not the config of experiments.{binary}: {error}'
+    ) from error
 
 
 def _fields(

@@ -787,3 +787,15 @@ def test_what_cannot_be_is_told_in_one_line(settings, told):
 def test_too_few_pixels_are_told():
   with pytest.raises(UsageError, match='2 pixels'):
     ctf.pixels(jnp.zeros((9, 9), jnp.uint8), 2)
+
+
+def test_flat_observations_are_the_planes_and_scalars():
+  state = ctf.reset(RULES, jax.random.key(0))
+  seen = jax.jit(ctf.observe, static_argnums=0)(RULES, state)
+  cells = RULES.view**2
+  clear = dataclasses.replace(RULES, line_of_sight=False)
+  for rules, planes in ((RULES, 8), (clear, 7)):
+    found = ctf.flat(rules, seen)
+    assert found.shape == (RULES.agents, cells * planes + 29)
+    np.testing.assert_array_equal(found[:, cells * planes :], seen.scalars)
+  assert ctf.is_alive(seen).all()

@@ -703,7 +703,9 @@ def test_a_trained_network_is_read_again(tmp_path, example, monkeypatch):
   with pytest.raises(UsageError, match=r'holds no run \(no config.json\)'):
     alphafold.load(str(tmp_path))
   (tmp_path / 'config.json').write_text('{"seed": 0, "depht": 3}')
-  with pytest.raises(UsageError, match='is not the config of an AlphaFold'):
+  with pytest.raises(
+    UsageError, match=r'is not the config of experiments.alphafold_train'
+  ):
     alphafold.load(str(tmp_path))
 
 
