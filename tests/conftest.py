@@ -9,8 +9,10 @@ import resource
 import signal
 
 # Tests are small, so most of their time is XLA's: it optimises no more than it
-# must. Here, before jax is imported, so that programs they start do the same.
+# must, and its older emitters of loops make two programs in the time of one.
+# Here, before jax is imported, so that programs they start do the same.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+os.environ.setdefault('XLA_FLAGS', '--xla_cpu_use_fusion_emitters=false')
 
 import jax
 import pytest

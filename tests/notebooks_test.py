@@ -11,7 +11,15 @@ ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
 CELL_SECONDS = 300
 # Minutes of compiling: these run with the slow tests.
-SLOW = ('alphafold', 'foundations', 'games', 'molecules', 'rudder', 'sequences')
+SLOW = (
+  'alphafold',
+  'capture_the_flag',
+  'foundations',
+  'games',
+  'molecules',
+  'rudder',
+  'sequences',
+)
 
 
 def is_installation(cell: nbformat.NotebookNode) -> bool:
