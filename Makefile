@@ -17,8 +17,9 @@ run: venv ## learn Connect Four by self-play: the main job
 test: venv ## run the tests
 	$(IN_VENV) -m pytest -n 2 --dist loadfile
 
+# As users run it: with all of XLA's optimisations.
 test-slow: venv ## run the tests that take minutes each
-	$(IN_VENV) -m pytest -m slow
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS= $(IN_VENV) -m pytest -m slow
 
 lint: venv ## check style, format and types
 	$(IN_VENV) -m ruff check

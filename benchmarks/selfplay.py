@@ -1,7 +1,8 @@
 """What self-play costs: rules, network and tree, against mctx on pgx's rules.
 
-All arms are interleaved in one process; values are medians, in milliseconds of
-CPU time a search. Two lines a case:
+All arms are interleaved in one process and run on one core, as self-play has
+it (`host.one_device_per_core`); values are medians, in milliseconds of CPU time
+a search. Two lines a case:
 
 - over the floor: our search against the same environment steps and network
   calls, one after the other, without a tree;
@@ -25,6 +26,7 @@ import jax.numpy as jnp
 from benchmarks import timing
 from dl_lectures import nets, search
 from dl_lectures.envs import games
+from dl_lectures.search.tree import best
 from dl_lectures.systems import alphazero
 from dl_lectures.training import host
 
@@ -108,11 +110,12 @@ def arms(
     def simulate(carry, _):
       states, action = carry
       output, states = recurrent_fn(None, None, action, states)
-      return (states, jnp.argmax(output.prior_logits, axis=-1)), output.value
+      # An argmax would cost more than the rules: see `best`.
+      return (states, best(output.prior_logits)[1]), output.value
 
     @jax.jit
     def run(states):
-      first = jnp.argmax(evaluate(states).logits, axis=-1)
+      first = best(evaluate(states).logits)[1]
       carry = (jax.vmap(game.compact)(states), first)
       return jax.lax.scan(simulate, carry, length=num_simulations)[1]
 
@@ -221,6 +224,7 @@ def main() -> None:
   """Prints the lines of the games named, of all if none is."""
   names = timing.cases_to_run(__doc__, [case[0] for case in CASES])
   host.tune_allocator()
+  host.one_device_per_core(divided=64)
   host.enable_compile_cache()
   for case in CASES:
     if case[0] not in names:

@@ -83,9 +83,9 @@ def search(
   tree = begin(root, kept, select, num_simulations, max_depth)
   first = tree.visits.shape[0] - num_simulations
   if root_order is not None and tree.untried is not None:
-    here = jnp.ones(root_order.shape[:1], bool)
+    roots = jnp.full(root_order.shape[:1], ROOT)
     frontier = unpack(tree.untried.frontier[ROOT])
-    frontier = in_order(frontier, tree.untried.prior[ROOT], root_order, here)
+    frontier = in_order(frontier, tree.untried.prior, roots, root_order)
     frontier = write(tree.untried.frontier, ROOT, pack(frontier))
     tree = tree._replace(untried=tree.untried._replace(frontier=frontier))
 
@@ -232,20 +232,16 @@ def expand(
   else:
     # One action of the parent's less is untried, one child more is known.
     above = unpack(rows(tree.untried.frontier, parent))
-    batch = jnp.arange(parent.shape[0])
-    priors = write(tree.untried.prior, node, prior)
-    priors = priors.at[where, batch, action].set(0)
     count = above.num_children + 1
-    left = rows(priors, jnp.stack([itself, parent]))
-    rest = tree_lib.frontier_of(left, jnp.stack([0 * count, count]))
+    untried = tree_lib.try_out(tree.untried, node, prior, where, action)
+    both = jnp.stack([itself, parent])
+    rest = tree_lib.frontiers(untried, both, jnp.stack([0 * count, count]))
     if root_order is not None:
-      at_root = jnp.stack([fresh & False, parent == ROOT])
-      rest = in_order(rest, left, root_order, at_root)
-    frontier = tree.untried.frontier
-    frontier = put(frontier, jnp.stack([itself, where]), pack(rest))
+      rest = in_order(rest, untried.prior, both, root_order)
+    frontier = put(untried.frontier, jnp.stack([itself, where]), pack(rest))
     tree = tree._replace(
       child_prior=put_at_slot(tree.child_prior, where, slot, above.prior),
-      untried=tree_lib.Untried(frontier, priors),
+      untried=untried._replace(frontier=frontier),
     )
   return tree, jnp.where(fresh, node, old), out.value
 
@@ -329,22 +325,21 @@ def choose(tree: Tree, index: Array, select: SelectFn) -> Array:
 
 
 def in_order(
-  frontier: Frontier, untried: Array, order: Array, here: Array
+  frontier: Frontier, prior: Array, node: Array, order: Array
 ) -> Frontier:
-  """Makes the actions of `order` [B, M] the first to be tried, where `here`.
+  """Makes the actions of `order` [B, M] the first to be tried at the roots.
 
   Args:
     frontier: of nodes [..., B].
-    untried: [..., B, A], their priors.
-    order: [B, M].
-    here: [..., B] bool.
+    prior: [N, B, A], of the actions that have not been tried.
+    node: [..., B] int32, the nodes.
+    order: [B, M] int32.
   """
   count, last = frontier.num_children.astype(jnp.int32), order.shape[1] - 1
   batch = jnp.broadcast_to(jnp.arange(len(order)), count.shape)
   action = order[batch, jnp.minimum(count, last)]
-  prior = jnp.take_along_axis(untried, action[..., None], axis=-1)[..., 0]
-  here &= count <= last
+  here = (node == ROOT) & (count <= last)
   return frontier._replace(
     action=jnp.where(here, action, frontier.action),
-    prior=jnp.where(here, prior, frontier.prior),
+    prior=jnp.where(here, at_slot(prior, node, action), frontier.prior),
   )

@@ -30,6 +30,7 @@ from dl_lectures.types import Array, UsageError
 NOBODY = 0
 ROOT = 1
 FEW = 16  # actions, for which each has its own slot
+MANY = 512  # actions, of which more are looked through in blocks
 LEVELS = 6  # of a path that are treated at once
 SAFE = 'promise_in_bounds'
 
@@ -131,10 +132,14 @@ class Untried(NamedTuple):
   Attributes:
     frontier: [N, B, 4] float32, `Frontier`.
     prior: [N, B, A] float32; 0 where tried already or illegal.
+    blocks: [N, B, 2, M] float32, the largest and the sum of each of `M` blocks
+      of neighbouring priors; None where there are not `MANY`. An action that
+      is tried changes one block, and the others need not be read again.
   """
 
   frontier: Array
   prior: Array
+  blocks: Array | None
 
 
 class Edge(NamedTuple):
@@ -298,9 +303,7 @@ def init(root: RootFnOutput, capacity: int) -> Tree:
     child_visits=none,
     child_value=none,
     child_prior=rooted(prior) if few else none,
-    untried=None
-    if few
-    else Untried(rooted(pack(frontier_of(prior, zero))), rooted(prior)),
+    untried=None if few else jax.tree.map(rooted, untried_of(prior, zero)),
     embedding=jax.tree.map(rooted, root.embedding),
   )
 
@@ -454,15 +457,14 @@ def graft(root: RootFnOutput, kept: Tree, capacity: int) -> Tree:
   child_prior = jnp.where(
     tried, jnp.take_along_axis(prior, jnp.maximum(actions, 0), axis=1), 0
   )
-  frontier = frontier_of(untried, kept.untried.frontier[ROOT, :, 0])
+  root_untried = untried_of(untried, kept.untried.frontier[ROOT, :, 0])
   tree = tree._replace(
     child=grow(kept.child, slots),
     child_visits=grow(kept.child_visits, slots),
     child_value=grow(kept.child_value, slots),
     child_prior=grow(kept.child_prior, slots),
-    untried=Untried(
-      frontier=write(tree.untried.frontier, ROOT, pack(frontier)),
-      prior=write(tree.untried.prior, ROOT, untried),
+    untried=jax.tree.map(
+      lambda x, y: write(x, ROOT, y), tree.untried, root_untried
     ),
   )
   return tree._replace(
@@ -472,10 +474,105 @@ def graft(root: RootFnOutput, kept: Tree, capacity: int) -> Tree:
   )
 
 
-def frontier_of(untried: Array, num_children: Array) -> Frontier:
-  """Returns what is left of [B, A] priors when those tried are zero."""
-  prior, action = best(untried)
-  return Frontier(num_children, action, prior, jnp.sum(untried, axis=-1))
+def untried_of(prior: Array, num_children: Array) -> Untried:
+  """Returns one node's `Untried`, [B, ...], from priors [B, A]."""
+  frontier = pack(frontier_of(prior, num_children))
+  return Untried(frontier, prior, blocks_of(prior))
+
+
+def frontier_of(prior: Array, num_children: Array) -> Frontier:
+  """Returns what is left of priors [..., A] of which those tried are zero."""
+  largest, action = best(prior)
+  return Frontier(num_children, action, largest, jnp.sum(prior, axis=-1))
+
+
+def try_out(
+  untried: Untried,
+  node: Array,
+  prior: Array,
+  parents: Array,
+  action: Array,
+) -> Untried:
+  """Adds one node to every tree and takes an action from those of its parent.
+
+  Args:
+    untried: of the trees; the frontiers stay as they are.
+    node: [] int32, the new node's number.
+    prior: [B, A], its priors.
+    parents: [B] int32, `NOBODY` where no action is taken.
+    action: [B] int32.
+  """
+  prior_of = write(untried.prior, node, prior)
+  prior_of = prior_of.at[parents, jnp.arange(len(action)), action].set(0)
+  if untried.blocks is None:
+    return untried._replace(prior=prior_of)
+  block = action // block_width(prior.shape[1])
+  changed = jnp.stack(largest_and_sum(block_at(prior_of, parents, block)))
+  blocks = write(untried.blocks, node, blocks_of(prior))
+  # Of each pair of rows, one entry.
+  pairs = blocks.reshape(-1, *blocks.shape[2:])
+  at = 2 * place(blocks, parents)[None] + jnp.arange(2)[:, None]
+  at = at * pairs.shape[2] + block[None]
+  pairs = pairs.reshape(-1).at[at].set(changed, mode=SAFE)
+  return untried._replace(prior=prior_of, blocks=pairs.reshape(blocks.shape))
+
+
+def frontiers(untried: Untried, node: Array, num_children: Array) -> Frontier:
+  """Looks for what nodes `node[..., b]` of every tree b should try next.
+
+  Args:
+    untried: of the trees; the frontiers there are not read.
+    node: [..., B] int32.
+    num_children: [..., B] float32.
+  """
+  if untried.blocks is None:
+    return frontier_of(rows(untried.prior, node), num_children)
+  blocks = rows(untried.blocks, node)
+  largest, block = best(blocks[..., 0, :])
+  held = block_at(untried.prior, node, block)
+  _, action = best(held)
+  return Frontier(
+    num_children,
+    block * held.shape[-1] + action,
+    largest,
+    jnp.sum(blocks[..., 1, :], axis=-1),
+  )
+
+
+def block_width(num_actions: int) -> int:
+  """The actions in a block: about the square root of all, a divisor if any."""
+  root = math.isqrt(num_actions)
+  widths = (x for x in range(root, 4 * root) if num_actions % x == 0)
+  return next(widths, root)
+
+
+def blocks_of(prior: Array) -> Array | None:
+  """Returns [..., 2, M], `Untried.blocks`, of priors [..., A]."""
+  num_actions = prior.shape[-1]
+  if num_actions <= MANY:
+    return None
+  width = block_width(num_actions)
+  if beyond := -num_actions % width:
+    pad = [(0, 0)] * (prior.ndim - 1)
+    prior = jnp.pad(prior, [*pad, (0, beyond)])
+  cut = prior.reshape(*prior.shape[:-1], -1, width)
+  return jnp.stack(largest_and_sum(cut), axis=-2)
+
+
+def largest_and_sum(x: Array) -> tuple[Array, Array]:
+  """Returns both along the last axis."""
+  return jnp.max(x, axis=-1), jnp.sum(x, axis=-1)
+
+
+def block_at(prior: Array, node: Array, block: Array) -> Array:
+  """Reads block `block[..., b]` of node `node[..., b]` from [N, B, A]."""
+  num_actions = prior.shape[2]
+  width = block_width(num_actions)
+  step = lax.broadcasted_iota(jnp.int32, (*block.shape, width), block.ndim)
+  action = block[..., None] * width + step
+  start = place(prior, node)[..., None] * num_actions
+  held = prior.reshape(-1).at[start + jnp.minimum(action, num_actions - 1)]
+  return jnp.where(action < num_actions, held.get(mode=SAFE), 0)
 
 
 def pack(frontier: Frontier) -> Array:

@@ -73,7 +73,7 @@ def test_visits_equal_mctx_at_every_size(num_actions, num_simulations):
 
 @pytest.mark.parametrize(
   ('num_actions', 'num_simulations', 'discount', 'terminal_of_7'),
-  [(7, 32, -1.0, 2), (82, 32, 0.9, 1)],
+  [(7, 32, -1.0, 2), (82, 32, 0.9, 1), (600, 32, -1.0, 1)],
 )
 def test_gumbel_equals_mctx_for_the_same_noise(
   num_actions, num_simulations, discount, terminal_of_7

@@ -11,6 +11,7 @@ import pytest
 from benchmarks.search import hashed_game
 from dl_lectures import search
 from dl_lectures.envs import games
+from dl_lectures.search import tree
 from dl_lectures.search.tree import NOBODY, ROOT
 from dl_lectures.types import UsageError
 
@@ -318,3 +319,31 @@ def test_kept_trees_never_lose_tic_tac_toe():
   assert bool(jax.vmap(game.terminal)(states).all())
   assert (np.asarray(jax.vmap(game.reward)(states))[:, 0] >= 0).all()
   assert gained > batch  # of 4 * batch, less the games that ended early
+
+
+@pytest.mark.parametrize('num_actions', [40, 521, 600])
+def test_the_next_action_is_the_likeliest_that_is_left(num_actions):
+  """Looked for in all of them, in blocks of 22 (521 is prime) and of 24."""
+  draw = np.random.default_rng(0)
+  # Whole numbers, so that sums are exact and there are ties.
+  prior = draw.integers(0, 9, (3, 2, num_actions)).astype(np.float32)
+  prior[1:, 1] = 0  # no legal action
+  root = tree.untried_of(jnp.asarray(prior[0]), jnp.zeros(2))
+  untried = jax.tree.map(
+    lambda x: jnp.zeros((4, *x.shape), x.dtype).at[ROOT].set(x), root
+  )
+  assert (untried.blocks is None) == (num_actions == 40)
+  parents = np.array([[ROOT, NOBODY], [2, ROOT]])
+  actions = draw.integers(0, num_actions, (2, 2))
+  actions[1, 0] = prior[1, 0].argmax()
+  left = np.concatenate([np.zeros_like(prior[:1]), prior])
+  for i in range(2):
+    new = map(jnp.asarray, (prior[1 + i], parents[i], actions[i]))
+    untried = tree.try_out(untried, jnp.int32(2 + i), *new)
+    left[parents[i], [0, 1], actions[i]] = 0
+  node = np.arange(1, 4)[:, None].repeat(2, 1)
+  found = tree.frontiers(untried, jnp.asarray(node), jnp.zeros((3, 2)))
+  np.testing.assert_array_equal(untried.prior[1:], left[1:])
+  np.testing.assert_array_equal(found.action, left[1:].argmax(-1))
+  np.testing.assert_array_equal(found.prior, left[1:].max(-1))
+  np.testing.assert_array_equal(found.rest, left[1:].sum(-1))
