@@ -504,11 +504,12 @@ def try_out(
   """
   prior_of = write(untried.prior, node, prior)
   prior_of = prior_of.at[parents, jnp.arange(len(action)), action].set(0)
-  if untried.blocks is None:
+  new = blocks_of(prior)
+  if untried.blocks is None or new is None:
     return untried._replace(prior=prior_of)
   block = action // block_width(prior.shape[1])
   changed = jnp.stack(largest_and_sum(block_at(prior_of, parents, block)))
-  blocks = write(untried.blocks, node, blocks_of(prior))
+  blocks = write(untried.blocks, node, new)
   # Of each pair of rows, one entry.
   pairs = blocks.reshape(-1, *blocks.shape[2:])
   at = 2 * place(blocks, parents)[None] + jnp.arange(2)[:, None]
