@@ -43,6 +43,8 @@ FEATURES = {
 
 class Case(NamedTuple):
   model: SequenceModel
+  weights: sequence.Weights
+  x: jax.Array
   plain: jax.Array
   whole: jax.Array
   steps: jax.Array
@@ -79,15 +81,15 @@ def case(request):
 
   @jax.jit
   def run(weights, x, reset):
-    return Case(
-      model,
+    return (
       model.apply(weights, None, x),
       model.apply(weights, None, x, reset),
       scan_of_steps(model, weights, x, reset),
       in_pieces(model, weights, x, reset, [5]),
-    )[1:]
+    )
 
-  return Case(model, *run(random_weights(model, x), x, jnp.asarray(reset)))
+  weights = random_weights(model, x)
+  return Case(model, weights, x, *run(weights, x, jnp.asarray(reset)))
 
 
 def close(a, b, tolerance=1e-5):
@@ -134,6 +136,33 @@ def test_the_future_is_not_seen_nor_what_lies_too_far_back(case):
   for t in range(T):
     changed = bool(jnp.any(moved[t] != base))
     assert changed == visible(case.model, at, t), t
+
+
+def test_compiled_equals_eager(case):
+  close(case.model.apply(case.weights, None, case.x), case.plain)
+
+
+def test_a_population_equals_its_members(case):
+  other = jax.tree.map(lambda w: np.asarray(w) / 2, case.weights)
+  members = jax.tree.map(lambda *w: np.stack(w), case.weights, other)
+  apply = jax.jit(lambda weights: case.model.apply(weights, None, case.x))
+  first, second = jax.jit(jax.vmap(apply))(members)
+  close(first, case.plain, 1e-4)
+  close(second, apply(other), 1e-4)
+
+
+def test_bfloat16_in_is_bfloat16_out(case):
+  def half(x):
+    floats = jnp.issubdtype(x.dtype, jnp.floating)
+    return np.asarray(x, jnp.bfloat16) if floats else x
+
+  weights, x = jax.tree.map(half, (case.weights, case.x))
+  y = jax.jit(lambda w, x: case.model.apply(w, None, x))(weights, x)
+  # Addition counts its tokens, and not every count is a bfloat16.
+  counts = case.model is MODELS['addition']
+  assert y.dtype == (jnp.float32 if counts else jnp.bfloat16)
+  scale = np.abs(case.plain).max()
+  np.testing.assert_allclose(np.float32(y), case.plain, atol=0.05 * scale)
 
 
 def visible(model, at, t):
