@@ -72,6 +72,7 @@ class Config:
   updates_per_step: int = 200  # of the others; [D]: until the loss is below .15
   batch_size: int = 16  # [D]: 8
   units: int = 16  # memory cells; [D]: 16
+  gate_inputs: bool = True  # the input gate sees the input too; [D]: False
   input_gate_bias: float = 0.0  # mean of it at first, sd 1; [D]: -3
   lstm_learning_rate: float = 1e-2  # Adam's; [D]: 1e-2
   weight_decay: float = 1e-6  # [D]: 1e-6
@@ -181,13 +182,16 @@ def network(config: Config) -> hk.Transformed:
   """The return predictor: [B, T, F] -> [B, T], in units of `return_scale`.
 
   [R], appendix S4.2: an LSTM that can only count, without forget and output
-  gate, its input gate fed by the memory alone and its cell input by the input
-  alone. Initialised as in [D].
+  gate, its cell input fed by the input alone. There its input gate is fed by
+  the memory alone; with `gate_inputs` it sees the input too, so that one unit
+  multiplies what was done with what it was done to. Without, such a product
+  has to come of the curvature of tanh, and is learned late. Initialised as in
+  [D].
   """
   normal = hk.initializers.RandomNormal
   wiring = recurrent.RUDDER._replace(
     input_gate=recurrent.Gate(
-      inputs=False,
+      inputs=config.gate_inputs,
       bias=normal(1.0, config.input_gate_bias),
       w_init=normal(0.1),
     ),
@@ -1016,6 +1020,7 @@ _PAPER = Config(
   first_updates=500,
   updates_per_step=100,
   batch_size=8,
+  gate_inputs=False,
   lessons=2048,
   input_gate_bias=-3.0,
 )
@@ -1042,6 +1047,7 @@ PRESETS = {
     task='trace_back',
     horizon=12,
     return_scale=25.0,
+    gate_inputs=False,
     first_lesson=100,
     first_updates=1000,
     updates_per_step=100,
