@@ -294,13 +294,15 @@ def test_it_learns_to_charge_and_reports(tmp_path):
   assert (tmp_path / 'figures' / 'rudder.png').exists()
 
 
-def test_parameters_of_the_published_network():
-  task, net = parts(rudder.PRESETS['paper'])
+@pytest.mark.parametrize(('preset', 'seen'), [('paper', 0), ('laptop', 18)])
+def test_parameters_of_the_network(preset, seen):
+  task, net = parts(rudder.PRESETS[preset])
   sequence = jnp.zeros((1, task.horizon, 2 * task.num_features + 2))
   params = jax.jit(net.init)(jax.random.key(0), sequence)
   count = sum(x.size for x in jax.tree.leaves(params))
-  # Cell input from 18 features, input gate from 16 units, two biases, a head.
-  assert count == 18 * 16 + 16 * 16 + 2 * 16 + 17
+  # Cell input from 18 features, input gate from 16 units, two biases, a head;
+  # where the input gate sees the input too, as often again.
+  assert count == (18 + seen) * 16 + 16 * 16 + 2 * 16 + 17
 
 
 @pytest.mark.parametrize(
