@@ -131,6 +131,34 @@ def seats(rules: Rules, team: int, of_all: Any) -> Any:
   return jax.tree.map(lambda x: x[:, own], of_all)
 
 
+def both(
+  rules: Rules, first: Side, second: Side
+) -> Callable[[Any, State, Observation, Key], tuple[Array, list[Any]]]:
+  """Two sides as who plays all seats.
+
+  Args:
+    rules: of the games.
+    first: plays team 0.
+    second: plays team 1.
+
+  Returns:
+    (memories of both, state [G, ...], observation [G, A, ...], keys [2]) ->
+    (action [G, A], memories).
+  """
+
+  def decide(memories, state, seen, keys):
+    done = [
+      side.act(
+        team, memories[team], state, seats(rules, team, seen), keys[team]
+      )
+      for team, side in enumerate((first, second))
+    ]
+    action = jnp.concatenate([action for action, _ in done], axis=1)
+    return action, [memory for _, memory in done]
+
+  return decide
+
+
 def starts(rules: Rules, key: Key, indoor: Array) -> State:
   """Games on new maps, from ordinary starts: [G, ...].
 
@@ -170,22 +198,16 @@ def play(
     The positions [G, ...] at the end, and what was kept, [length + 1, ...]
     each: of where it began and after each step.
   """
-  sides = first, second
+  decide = both(rules, first, second)
 
-  def step(carry: tuple[State, list[Any]], keys: Key) -> tuple[Any, Any]:
+  def step(carry: tuple[State, Any], keys: Key) -> tuple[Any, Any]:
     state, memories = carry
     seen = jax.vmap(functools.partial(ctf.observe, rules))(state)
-    done = [
-      side.act(
-        team, memories[team], state, seats(rules, team, seen), keys[team]
-      )
-      for team, side in enumerate(sides)
-    ]
-    action = jnp.concatenate([action for action, _ in done], axis=1)
+    action, memories = decide(memories, state, seen, keys)
     state, _ = jax.vmap(functools.partial(ctf.step, rules))(state, action)
-    return (state, [memory for _, memory in done]), watch(state)
+    return (state, memories), watch(state)
 
-  memories = [side.begin(start) for side in sides]
+  memories = [side.begin(start) for side in (first, second)]
   keys = jax.random.split(key, (rules.length, 2))
   (after, _), watched = jax.lax.scan(step, (start, memories), keys)
   watched = jax.tree.map(

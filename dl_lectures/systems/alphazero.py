@@ -33,11 +33,11 @@ has no such figure: it beats Stockfish, Elmo and AlphaGo Zero after hours on
 
 Other presets, each judged by who knows better: `go_5x5` opens in the centre
 with all of its visits and loses to GNU Go's level 10 with neither colour;
-`chess_krk` mates with king and rook in all of 1,200 positions against a defender
-who reads a table of all of them, with 200 simulations a move (untrained: .01);
-its raw network does in .82. There a result is discounted by .98 a ply, so that
-a mate in 3 is worth more than one in 20 and the mating side has no cause to
-wander.
+`chess_krk` mates with king and rook in all of 1,200 positions against a
+defender who reads a table of all of them, with 200 simulations a move
+(untrained: .01); its raw network does in .82. There a result is discounted by
+.98 a ply, so that a mate in 3 is worth more than one in 20 and the mating side
+has no cause to wander.
 """
 
 import dataclasses

@@ -53,7 +53,7 @@ import optax
 from matplotlib.figure import Figure
 
 from dl_lectures import nets, training, types
-from dl_lectures.analysis import capture_films, capture_matches
+from dl_lectures.analysis import capture_films, capture_matches, knowledge
 from dl_lectures.envs import capture_games
 from dl_lectures.envs import capture_the_flag as ctf
 from dl_lectures.nets import hierarchy
@@ -1006,16 +1006,15 @@ def conclude(
   # Of no step: on maps that nothing was trained or watched on.
   key = jax.random.fold_in(jax.random.key(config.seed), config.num_steps + 1)
   best_key, all_key, bot_key, new_key = jax.random.split(key, 4)
+  mind_key = jax.random.fold_in(key, 4)
   # By the games of training alone: bots have no say in who is the best.
   best = int(jnp.argmax(state.elo))
   trained = capture_matches.evaluate(
     match, player(state, best), best_key, config.num_games
   )
+  novice = Player(init_params(config, net, new_key), jnp.int32(2))
   untrained = capture_matches.evaluate(
-    match,
-    Player(init_params(config, net, new_key), jnp.int32(2)),
-    best_key,
-    config.num_games,
+    match, novice, best_key, config.num_games
   )
   everyone = [
     shares_won(match, player(state, i), all_key, _FEW)
@@ -1048,6 +1047,14 @@ def conclude(
       'hyperparameters, what the ancestors of the best member strove for, and '
       'who took over from whom.'
     )
+    known = read_minds(config, net, player(state, best), novice, mind_key)
+    metrics |= {f'knows/{x}': y for x, y in knowledge.means(known).items()}
+    report.save_figure(knowledge.draw(known), workdir, 'knowledge')
+    figures['knowledge'] = (
+      'What is read off the memories of the best member, off one unit of it, '
+      'off those of an untrained one, and off the observation of the moment, '
+      'in games with the bot with roles; .5 is chance.'
+    )
     rivals = (
       side(config, net, player(state, best)),
       capture_games.bot(config.rules(), capture_matches.BOTS['roles']),
@@ -1070,6 +1077,43 @@ def conclude(
     minutes=result.seconds / 60 + (time.monotonic() - start) / 60,
   )
   return metrics
+
+
+def read_minds(
+  config: Config,
+  net: hk.Transformed,
+  learned: Player,
+  novice: Player,
+  key: types.Key,
+) -> dict[str, np.ndarray]:
+  """What each knows in games with the bot with roles: [K], `knowledge.FACTS`.
+
+  Args:
+    config: of the run.
+    net: of `network`.
+    learned: a member.
+    novice: one that never learned.
+    key: consumed; both play on the same maps.
+  """
+
+  def memory_of(memory: Any) -> Array:
+    known, _ = memory
+    return jnp.concatenate([known.fast.hidden, known.slow.hidden], axis=-1)
+
+  live = knowledge.make_live(
+    config.rules(),
+    functools.partial(side, config, net),
+    memory_of,
+    capture_games.bot(config.rules(), capture_matches.BOTS['roles']),
+    _FEW,
+  )
+  mine, theirs = live(learned, key), live(novice, key)
+  return {
+    'best member': knowledge.probe(mine.memory, mine.truth),
+    'one unit of it': knowledge.units(mine.memory, mine.truth),
+    'untrained': knowledge.probe(theirs.memory, theirs.truth),
+    'observation': knowledge.probe(mine.seen, mine.truth),
+  }
 
 
 def make_claims(

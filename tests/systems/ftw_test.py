@@ -207,10 +207,11 @@ def test_a_run_reports(tmp_path):
   config = dataclasses.replace(TINY, members=4, generation=8)
   metrics = ftw.train(config, workdir=str(tmp_path))
   assert 0.3 < metrics['share_random'] < 0.7
+  assert metrics['knows/observation'] > 0.8
   summary = training.report.finished(tmp_path, config)
   assert summary is not None
   assert 'Elo of the best member' in summary['claims'][0]['name']
-  for name in ('ftw.png', 'game.gif'):
+  for name in ('ftw.png', 'knowledge.png', 'game.gif'):
     assert (tmp_path / 'figures' / name).exists()
 
 
