@@ -30,9 +30,9 @@ return exactly, for failed episodes and those without an event too.
 
 About two minutes on two CPU cores. Eight rooms, two demonstrations, 20 agents
 and three seeds of demonstrations that no setting was chosen on: 80% of the
-attainable return after a median of about 140 episodes, cloning and Q-learning
-after 315. More settings were tried for the learner that redistributes than for
-the other; `experiments.align_rudder_sweep` tunes all methods with one budget.
+attainable return after a median of 138 episodes, cloning and Q-learning after
+293. More settings were tried for the learner that redistributes than for the
+other; `experiments.align_rudder_sweep` tunes all methods with one budget.
 The paper's figure shows about 4,400 episodes for its learner and 10,700 for
 cloning and Q-learning.
 
