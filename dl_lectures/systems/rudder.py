@@ -29,8 +29,11 @@ gives up after 250,000 in two of three. Published [D]: 1,900-3,800 episodes and
 the actions being random, 95% is what faultless play has on average: the end is
 a wait for luck. `results/rudder.json` has the claims.
 
-Where returns hardly vary, as in `trace_back`, MC needs fewer episodes than
-RUDDER: it has nothing to average out.
+MC owes that to its published learning rate. With rates tuned for each method,
+`experiments.rudder_sweep`, five seeds, medians at delays of 25 and 100: RUDDER
+2,075 and 2,675, MC at .03 2,500 and 2,450, TD 31,125 and 78,200. Where returns
+hardly vary, as in `trace_back`, MC needs fewer episodes than RUDDER: it has
+nothing to average out.
 """
 
 import dataclasses
