@@ -208,11 +208,16 @@ def make_claims(rows: Sequence[Row]) -> list[types.Claim]:
         )
       )
     if grows['mc'] is not None:
-      claims.append(types.Claim(f'{words}: MC', grows['mc']))
+      claims.append(
+        types.Claim(
+          f'{words}: MC', grows['mc'], baseline=grows['td'], baseline_name='TD'
+        )
+      )
   by = {(row.task, row.horizon, row.method): row for row in rows}
   for row in rows:
     capped = f', {row.capped} at the cap' if row.capped else ''
-    td = by.get((row.task, row.horizon, 'td'))
+    peer = 'rudder' if row.method == 'td' else 'td'
+    beside = by.get((row.task, row.horizon, peer))
     claims.append(
       types.Claim(
         f'{row.task.replace("_", " ")}, delay {row.horizon}, '
@@ -220,10 +225,8 @@ def make_claims(rows: Sequence[Row]) -> list[types.Claim]:
         f'{len(row.episodes)} seeds{capped}',
         float(np.median(row.episodes)),
         interval=statistics.median_interval(row.episodes),
-        baseline=float(np.median(td.episodes))
-        if td is not None and row.method != 'td'
-        else None,
-        baseline_name='TD',
+        baseline=None if beside is None else float(np.median(beside.episodes)),
+        baseline_name=NAMES[peer],
       )
     )
   return claims
@@ -327,7 +330,6 @@ def sweep(
   )
   loop.check_writable(workdir)
   checkpoint.check_config(workdir, rules)
-  start = time.monotonic()
   path = pathlib.Path(workdir)
   path.mkdir(parents=True, exist_ok=True)
   (path / 'config.json').write_text(
@@ -336,12 +338,14 @@ def sweep(
   cells = path / f'cells-{_fingerprint(rules)}'
   candidates = tuning(rules)
   progress.say(f'choosing learning rates: {len(candidates)} cells')
-  rates = choose(candidates, work(candidates, rules, cells))
+  tuned = work(candidates, rules, cells)
+  rates = choose(candidates, tuned)
   final = [
     Cell(task, horizon, method, rate, FIRST_REPORTED, report_seeds)
     for (task, horizon, method), rate in rates.items()
   ]
   progress.say(f'reporting: {len(final)} cells')
+  reported = work(final, rules, cells)
   rows = [
     Row(
       cell.task,
@@ -351,7 +355,7 @@ def sweep(
       np.asarray(result['episodes'], float),
       result['capped'],
     )
-    for cell, result in zip(final, work(final, rules, cells), strict=True)
+    for cell, result in zip(final, reported, strict=True)
   ]
   print(to_table(rows))
   report.save_figure(draw(rows), workdir, 'rudder_sweep')
@@ -362,7 +366,8 @@ def sweep(
     claims=make_claims(rows),
     metrics={'cells': len(candidates) + len(final)},
     figures={'rudder_sweep': 'Medians; the bands are 40% and 60% quantiles.'},
-    minutes=(time.monotonic() - start) / 60,
+    # Of the CPU, of all cells: those of earlier calls count too.
+    minutes=sum(cell['cpu_seconds'] for cell in tuned + reported) / 60,
   )
   print(report.to_text(summary), file=sys.stderr)
   if results:

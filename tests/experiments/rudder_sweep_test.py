@@ -139,7 +139,8 @@ def test_the_sweep_ends_with_a_result(tmp_path, monkeypatch, capsys):
   def run(cell, shorter):
     del shorter
     base = {'rudder': 100, 'td': 20 * cell.horizon, 'mc': 50}[cell.method]
-    return {'episodes': [base * (1 + cell.rate)] * cell.seeds, 'capped': 0}
+    episodes = [base * (1 + cell.rate)] * cell.seeds
+    return {'episodes': episodes, 'capped': 0, 'cpu_seconds': 5.0}
 
   monkeypatch.setattr(sweep, 'run', run)
   results = tmp_path / 'out' / 'sweep.json'
@@ -159,6 +160,9 @@ def test_the_sweep_ends_with_a_result(tmp_path, monkeypatch, capsys):
   assert found['seeds'] == [100, 101, 102]
   assert found['claims'][0]['value'] == 1
   assert found['claims'][0]['baseline'] == 4
+  assert all(claim['baseline'] is not None for claim in found['claims'])
+  # Two tasks at four delays by three methods: four rates tuned, one reported.
+  assert found['minutes'] == 2 * 4 * 3 * (4 + 1) * 5 / 60
   assert results.with_suffix('.png').exists()
   assert (tmp_path / 'work' / 'report.html').exists()
   assert 'watch_repair' in capsys.readouterr().out
