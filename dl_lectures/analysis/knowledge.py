@@ -271,8 +271,6 @@ def draw(areas: Mapping[str, np.ndarray]) -> Figure:
   axes.set_yticks(row, [FACTS[i] for i in order], fontsize='small')
   axes.grid(axis='x', color='0.9')
   axes.set(xlabel='area under the ROC curve, new games', xlim=(0.4, 1.02))
-  axes.legend(
-    title='mean of what all have', fontsize='small', loc='upper left'
-  )
+  axes.legend(title='mean of what all have', fontsize='small', loc='upper left')
   figure.tight_layout()
   return figure
