@@ -20,7 +20,6 @@ map of 13 x 13, the peer's 14 or 16 numbers.
 
 import functools
 import importlib.metadata
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -153,8 +152,7 @@ def measure(rounds: int) -> Iterator[dict[str, Any]]:
 def main() -> None:
   """Prints the lines."""
   timing.cases_to_run(__doc__)
-  if hasattr(os, 'sched_setaffinity'):
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+  timing.on_one_core()
   host.tune_allocator()
   for line in measure(rounds=9):
     timing.show(line)

@@ -13,7 +13,6 @@ of the laptop preset (`systems/ftw`), a round of learning from 64 seats.
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -107,8 +106,7 @@ def measure(rounds: int, config: ftw.Config = CONFIG) -> Iterator[dict]:
 def main() -> None:
   """Prints the lines."""
   timing.cases_to_run(__doc__)
-  if hasattr(os, 'sched_setaffinity'):
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+  timing.on_one_core()
   host.tune_allocator()
   for line in measure(rounds=9):
     timing.show(line)

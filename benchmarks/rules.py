@@ -24,7 +24,6 @@ as a search or self-play makes them.
 import functools
 import importlib
 import importlib.metadata
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
@@ -296,8 +295,7 @@ def _bytes(states: Any) -> int:
 def main() -> None:
   """Prints the lines of the games named, of all if none is."""
   names = timing.cases_to_run(__doc__, GAMES)
-  if hasattr(os, 'sched_setaffinity'):
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+  timing.on_one_core()
   host.tune_allocator()
   for name in names:
     for line in measure(name, rounds=9):

@@ -1,8 +1,8 @@
 """What self-play costs: rules, network and tree, against mctx on pgx's rules.
 
-All arms are interleaved in one process and run on one core, as self-play has
-it (`host.one_device_per_core`); values are medians, in milliseconds of CPU time
-a search. Two lines a case:
+All arms are interleaved in one process on one core, since self-play has a core
+for each device (`host.one_device_per_core`); values are medians, in
+milliseconds of CPU time a search. Two lines a case:
 
 - over the floor: our search against the same environment steps and network
   calls, one after the other, without a tree;
@@ -170,6 +170,8 @@ def measure(case: tuple, evaluator: str, rounds: int) -> Iterator[dict]:
   has_peer = all(importlib.util.find_spec(x) for x in ('mctx', 'pgx'))
   if has_peer:
     runs['peer'] = peer(other, evaluator, batch, num_simulations)
+    # Who comes after it pays for the memory that it frees.
+    runs['not told'] = runs['rules']
   times = timing.interleave(runs, rounds, time.process_time)
   total = times['tree']
   about = {
@@ -223,8 +225,8 @@ def measure(case: tuple, evaluator: str, rounds: int) -> Iterator[dict]:
 def main() -> None:
   """Prints the lines of the games named, of all if none is."""
   names = timing.cases_to_run(__doc__, [case[0] for case in CASES])
+  timing.on_one_core()
   host.tune_allocator()
-  host.one_device_per_core(divided=64)
   host.enable_compile_cache()
   for case in CASES:
     if case[0] not in names:
