@@ -339,7 +339,8 @@ def in_order(
   batch = jnp.broadcast_to(jnp.arange(len(order)), count.shape)
   action = order[batch, jnp.minimum(count, last)]
   here = (node == ROOT) & (count <= last)
+  likely = tree_lib.prior_at(prior, tree_lib.place(prior, node), action)
   return frontier._replace(
     action=jnp.where(here, action, frontier.action),
-    prior=jnp.where(here, at_slot(prior, node, action), frontier.prior),
+    prior=jnp.where(here, likely, frontier.prior),
   )

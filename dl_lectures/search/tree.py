@@ -571,9 +571,17 @@ def block_at(prior: Array, node: Array, block: Array) -> Array:
   width = block_width(num_actions)
   step = lax.broadcasted_iota(jnp.int32, (*block.shape, width), block.ndim)
   action = block[..., None] * width + step
-  start = place(prior, node)[..., None] * num_actions
-  held = prior.reshape(-1).at[start + jnp.minimum(action, num_actions - 1)]
-  return jnp.where(action < num_actions, held.get(mode=SAFE), 0)
+  row = jnp.broadcast_to(place(prior, node)[..., None], action.shape)
+  held = prior_at(prior, row, jnp.minimum(action, num_actions - 1))
+  return jnp.where(action < num_actions, held, 0)
+
+
+def prior_at(prior: Array, row: Array, action: Array) -> Array:
+  """Reads actions [...] in rows [...], of `place`, from [N, B, A].
+
+  `at_slot` would number every prior, and int32 cannot in a large tree.
+  """
+  return prior.reshape(-1, prior.shape[2]).at[row, action].get(mode=SAFE)
 
 
 def pack(frontier: Frontier) -> Array:
