@@ -170,8 +170,6 @@ def measure(case: tuple, evaluator: str, rounds: int) -> Iterator[dict]:
   has_peer = all(importlib.util.find_spec(x) for x in ('mctx', 'pgx'))
   if has_peer:
     runs['peer'] = peer(other, evaluator, batch, num_simulations)
-    # Who comes after it pays for the memory that it frees.
-    runs['not told'] = runs['rules']
   times = timing.interleave(runs, rounds, time.process_time)
   total = times['tree']
   about = {

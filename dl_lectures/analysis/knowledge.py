@@ -34,7 +34,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn import linear_model
 
 from dl_lectures.analysis import ranking
 from dl_lectures.envs import capture_games, capture_the_flag
@@ -198,6 +197,8 @@ def probe(known: np.ndarray, truth: np.ndarray) -> np.ndarray:
   Returns:
     [K], areas under the ROC curve; NaN of a fact that is always or never true.
   """
+  from sklearn import linear_model
+
   (x, y), (x_new, y_new) = _halves(known, truth)
   mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-6
   x, x_new = (x - mean) / spread, (x_new - mean) / spread
