@@ -1,10 +1,10 @@
 """Tree search against mctx: the same tree, a trivial evaluator.
 
 The evaluator hashes whole numbers into priors and values, so that what is timed
-is the tree. All arms are interleaved in one process; values are medians, in
-milliseconds of CPU time a search. `same_rows` is the share of trees whose root
-visit counts equal those of `mctx.muzero_policy`. A case is `A,B,S`: actions,
-trees side by side, simulations.
+is the tree. All arms are interleaved in one process on one core; values are
+medians, in milliseconds of CPU time a search. `same_rows` is the share of trees
+whose root visit counts equal those of `mctx.muzero_policy`. A case is `A,B,S`:
+actions, trees side by side, simulations.
 
   python -m benchmarks.search
 """
@@ -140,6 +140,7 @@ def _name(case: tuple[int, int, int]) -> str:
 def main() -> None:
   """Prints one line a case."""
   names = timing.cases_to_run(__doc__, map(_name, BARS))
+  timing.on_one_core()
   host.tune_allocator()
   host.enable_compile_cache()
   for case in BARS:

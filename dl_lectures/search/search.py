@@ -232,10 +232,11 @@ def expand(
   else:
     # One action of the parent's less is untried, one child more is known.
     above = unpack(rows(tree.untried.frontier, parent))
-    count = above.num_children + 1
     untried = tree_lib.try_out(tree.untried, node, prior, where, action)
+    count = above.num_children + 1
     both = jnp.stack([itself, parent])
-    rest = tree_lib.frontiers(untried, both, jnp.stack([0 * count, count]))
+    rest = tree_lib.frontiers(untried, both)
+    rest = rest._replace(num_children=jnp.stack([0 * count, count]))
     if root_order is not None:
       rest = in_order(rest, untried.prior, both, root_order)
     frontier = put(untried.frontier, jnp.stack([itself, where]), pack(rest))

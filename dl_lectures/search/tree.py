@@ -476,14 +476,15 @@ def graft(root: RootFnOutput, kept: Tree, capacity: int) -> Tree:
 
 def untried_of(prior: Array, num_children: Array) -> Untried:
   """Returns one node's `Untried`, [B, ...], from priors [B, A]."""
-  frontier = pack(frontier_of(prior, num_children))
-  return Untried(frontier, prior, blocks_of(prior))
+  frontier = frontier_of(prior)._replace(num_children=num_children)
+  return Untried(pack(frontier), prior, blocks_of(prior))
 
 
-def frontier_of(prior: Array, num_children: Array) -> Frontier:
-  """Returns what is left of priors [..., A] of which those tried are zero."""
+def frontier_of(prior: Array) -> Frontier:
+  """Returns what is left of priors [..., A], as of nodes without children."""
   largest, action = best(prior)
-  return Frontier(num_children, action, largest, jnp.sum(prior, axis=-1))
+  rest = jnp.sum(prior, axis=-1)
+  return Frontier(jnp.zeros_like(largest), action, largest, rest)
 
 
 def try_out(
@@ -502,8 +503,9 @@ def try_out(
     parents: [B] int32, `NOBODY` where no action is taken.
     action: [B] int32.
   """
+  batch = jnp.arange(len(action))
   prior_of = write(untried.prior, node, prior)
-  prior_of = prior_of.at[parents, jnp.arange(len(action)), action].set(0)
+  prior_of = prior_of.at[parents, batch, action].set(0)
   new = blocks_of(prior)
   if untried.blocks is None or new is None:
     return untried._replace(prior=prior_of)
@@ -518,22 +520,24 @@ def try_out(
   return untried._replace(prior=prior_of, blocks=pairs.reshape(blocks.shape))
 
 
-def frontiers(untried: Untried, node: Array, num_children: Array) -> Frontier:
+def frontiers(untried: Untried, node: Array) -> Frontier:
   """Looks for what nodes `node[..., b]` of every tree b should try next.
 
   Args:
     untried: of the trees; the frontiers there are not read.
     node: [..., B] int32.
-    num_children: [..., B] float32.
+
+  Returns:
+    The frontiers [..., B], as of nodes without children.
   """
   if untried.blocks is None:
-    return frontier_of(rows(untried.prior, node), num_children)
+    return frontier_of(rows(untried.prior, node))
   blocks = rows(untried.blocks, node)
   largest, block = best(blocks[..., 0, :])
   held = block_at(untried.prior, node, block)
   _, action = best(held)
   return Frontier(
-    num_children,
+    jnp.zeros_like(largest),
     block * held.shape[-1] + action,
     largest,
     jnp.sum(blocks[..., 1, :], axis=-1),

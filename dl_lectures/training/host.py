@@ -76,10 +76,7 @@ def one_device_per_core(divided: int) -> None:
   flags = os.environ.get('XLA_FLAGS', '')
   if any(name in os.environ for name in given) or 'device_count' in flags:
     return
-  if hasattr(os, 'sched_getaffinity'):
-    cores = len(os.sched_getaffinity(0))
-  else:
-    cores = os.cpu_count() or 1
+  cores = _cores()
   n = 1
   while 2 * n <= min(cores, 8) and divided % (2 * n) == 0:
     n *= 2
@@ -88,13 +85,21 @@ def one_device_per_core(divided: int) -> None:
     os.environ['PJRT_NPROC'] = '1'  # threads of each device
 
 
+def _cores() -> int:
+  """The cores that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
 def enable_compile_cache() -> pathlib.Path | None:
   """Keeps compiled programs in the user's cache directory.
 
-  Under $XDG_CACHE_HOME or ~/.cache, with one directory per processor and
-  version of JAX, since compiled code may use any instruction of the machine it
-  was made on. Its owner alone may enter it, because loading a program from it
-  runs it. A directory that the user has given to JAX is left alone.
+  Under $XDG_CACHE_HOME or ~/.cache, with one directory per processor, number of
+  threads and version of JAX, since compiled code may use any instruction of the
+  machine it was made on. Its owner alone may enter it, because loading a
+  program from it runs it. A directory that the user has given to JAX is left
+  alone.
 
   Returns:
     The directory; None where none could be made, and then nothing is cached.
@@ -151,8 +156,11 @@ def _drop_torn_entries(directory: pathlib.Path) -> None:
 
 
 def _machine() -> str:
-  """Names what compiled code depends on: the processor and the compiler."""
-  parts = {platform.machine(), platform.processor()}
+  """Names what compiled code depends on: processor, threads, and compiler."""
+  # XLA:CPU cuts operations up for as many threads as it has when it compiles,
+  # and JAX does not tell such programs apart.
+  threads = os.environ.get('PJRT_NPROC') or str(_cores())
+  parts = {platform.machine(), platform.processor(), f'threads {threads}'}
   try:
     with open('/proc/cpuinfo') as lines:
       for line in lines:

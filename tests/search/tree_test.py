@@ -342,7 +342,7 @@ def test_the_next_action_is_the_likeliest_that_is_left(num_actions):
     untried = tree.try_out(untried, jnp.int32(2 + i), *new)
     left[parents[i], [0, 1], actions[i]] = 0
   node = np.arange(1, 4)[:, None].repeat(2, 1)
-  found = tree.frontiers(untried, jnp.asarray(node), jnp.zeros((3, 2)))
+  found = tree.frontiers(untried, jnp.asarray(node))
   np.testing.assert_array_equal(untried.prior[1:], left[1:])
   np.testing.assert_array_equal(found.action, left[1:].argmax(-1))
   np.testing.assert_array_equal(found.prior, left[1:].max(-1))

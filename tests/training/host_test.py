@@ -166,12 +166,14 @@ def test_a_cache_given_to_jax_stays(no_cache, tmp_path, monkeypatch):
   assert not (tmp_path / 'dl_lectures').exists()
 
 
-def test_processors_and_versions_do_not_share(monkeypatch):
+def test_processors_versions_and_threads_do_not_share(monkeypatch):
   here = host._machine()
   monkeypatch.setattr(host.platform, 'machine', lambda: 'another')
   elsewhere = host._machine()
   monkeypatch.setattr(jax, '__version__', '99')
-  assert len({here, elsewhere, host._machine()}) == 3
+  later = host._machine()
+  monkeypatch.setenv('PJRT_NPROC', '77')
+  assert len({here, elsewhere, later, host._machine()}) == 4
 
 
 def test_torn_entries_are_removed(no_cache, tmp_path, monkeypatch):
