@@ -2,10 +2,8 @@
 
 All arms are interleaved in one process with the same weights and inputs; values
 are medians of CPU time, in milliseconds or tokens a second, and beside them
-stands the largest relative difference of the two arms' results. On one core, as
-PyTorch and XLA share work differently:
-
-  taskset -c 0 python -m benchmarks.sequences
+stands the largest relative difference of the two arms' results. All on one
+core, as PyTorch and XLA share work differently.
 
 - lstm: forward and backward of 256 units, T = 128, B = 32, the gradient of all
   weights, against hk.LSTM and torch.nn.LSTM. gru: the same against hk.GRU.
@@ -316,17 +314,6 @@ CASES: dict[str, tuple[Callable[..., Arms], dict[str, float | None], int]] = {
 }
 
 
-def cpu_times(arms: Arms, rounds: int) -> dict[str, float]:
-  """Median milliseconds of the process's CPU time, arms in turn."""
-  times = {name: [] for name in arms}
-  for _ in range(rounds):
-    for name, arm in arms.items():
-      start = time.process_time()
-      jax.block_until_ready(arm())
-      times[name].append(1e3 * (time.process_time() - start))
-  return {name: float(np.median(values)) for name, values in times.items()}
-
-
 def peer_name(peer: str) -> str:
   """With its version."""
   if peer == 'torch':
@@ -349,7 +336,7 @@ def measure(
   make, peers, tokens = CASES[name]
   arms = make(**sizes)
   first = {arm: run() for arm, run in arms.items()}  # and compiled
-  times = cpu_times(arms, rounds)
+  times = timing.interleave(arms, rounds, clock=time.process_time)
   values = {
     arm: 1e3 * tokens / time if tokens else time for arm, time in times.items()
   }
@@ -392,6 +379,7 @@ def difference(ours: Any, theirs: Any) -> float | None:
 def main() -> None:
   """Prints one line a measurement."""
   names = timing.cases_to_run(__doc__, CASES)
+  timing.on_one_core()
   host.tune_allocator()
   host.enable_compile_cache()
   for name in names:

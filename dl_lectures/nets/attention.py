@@ -25,6 +25,7 @@ from jax import lax
 
 from dl_lectures.nets import clock as clock_lib
 from dl_lectures.nets import embedding
+from dl_lectures.nets.linear import Linear
 from dl_lectures.types import Array, UsageError
 
 # Large enough that its exponential is 0, and no infinity minus infinity.
@@ -214,9 +215,7 @@ class MultiHeadAttention(hk.Module):
         f'{self.num_heads} heads of width {width}; its divisors are possible'
       )
     shape = *x.shape[:-1], 3, self.num_heads, width // self.num_heads
-    fused = hk.Linear(
-      3 * width, self.with_bias, w_init=self.w_init, name='qkv'
-    )(x)
+    fused = Linear(3 * width, self.with_bias, w_init=self.w_init, name='qkv')(x)
     query, key, value = jnp.moveaxis(fused.reshape(shape), 2, 0)
     if self.rotary:
       position = sight.position[:, :, None]
@@ -228,7 +227,7 @@ class MultiHeadAttention(hk.Module):
       key, value = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
       cache, key, value = _remember(cache, sight.slots, key, value)
       y = _attend_cached(query, key, value, sight.mask)
-    out = hk.Linear(width, self.with_bias, w_init=self.out_init, name='out')
+    out = Linear(width, self.with_bias, w_init=self.out_init, name='out')
     return out(y.reshape(x.shape)), cache
 
 
@@ -314,9 +313,9 @@ class TransformerBlock(hk.Module):
     x += drop(y, self.dropout, is_training)
     y = norm('norm_2', self.with_bias)(x)
     width = x.shape[-1]
-    y = hk.Linear(4 * width, self.with_bias, w_init=inner, name='mlp_in')(y)
+    y = Linear(4 * width, self.with_bias, w_init=inner, name='mlp_in')(y)
     y = jax.nn.gelu(y, approximate=True)
-    y = hk.Linear(width, self.with_bias, w_init=outer, name='mlp_out')(y)
+    y = Linear(width, self.with_bias, w_init=outer, name='mlp_out')(y)
     return x + drop(y, self.dropout, is_training), cache
 
 
@@ -345,9 +344,9 @@ class AdditiveScores(hk.Module):
 
   def __call__(self, query: Array, keys: Array) -> Array:
     """Scores keys [..., S, F] for a query [..., G]."""
-    hidden = jnp.expand_dims(hk.Linear(self.hidden_size)(query), -2)
-    hidden += hk.Linear(self.hidden_size, with_bias=False)(keys)
-    return hk.Linear(1, with_bias=False)(jnp.tanh(hidden))[..., 0]
+    hidden = jnp.expand_dims(Linear(self.hidden_size)(query), -2)
+    hidden += Linear(self.hidden_size, with_bias=False)(keys)
+    return Linear(1, with_bias=False)(jnp.tanh(hidden))[..., 0]
 
 
 class AdditiveAttention(hk.Module):

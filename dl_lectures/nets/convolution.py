@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dl_lectures.nets.linear import product
 from dl_lectures.types import Array, UsageError
 
 Padding = str | Sequence[tuple[int, int]]
@@ -323,7 +324,7 @@ class CausalConv1D(hk.Module):
         for d, tap in zip(delays, taps, strict=True)
       ]
     both = jnp.concatenate(taps, axis=-1)
-    y = both @ w.reshape(-1, self.output_channels)
+    y = product(both, w.reshape(-1, self.output_channels))
     if self.with_bias:
       b = hk.get_parameter('b', shape[-1:], x.dtype, init=jnp.zeros)
       y += b[None, None]

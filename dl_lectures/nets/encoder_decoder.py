@@ -33,6 +33,7 @@ import jax.numpy as jnp
 
 from dl_lectures.nets.attention import AdditiveAttention, drop
 from dl_lectures.nets.embedding import Embedding
+from dl_lectures.nets.linear import Linear
 from dl_lectures.nets.recurrent import LSTM
 from dl_lectures.nets.sequence import SequenceModel, Weights, from_forward
 from dl_lectures.types import Array, Key
@@ -119,8 +120,8 @@ def encoder_decoder(
     vectors = jnp.concatenate([forth, back[:, ::-1]], axis=-1)
     ends = jnp.concatenate([last.hidden, first.hidden], axis=-1)
     state = hk.LSTMState(
-      jnp.tanh(hk.Linear(hidden_size, name='hidden')(ends)),
-      hk.Linear(hidden_size, name='cell')(ends),
+      jnp.tanh(Linear(hidden_size, name='hidden')(ends)),
+      Linear(hidden_size, name='cell')(ends),
     )
     return Memory(vectors, mask, state)
 
@@ -189,9 +190,9 @@ def with_reader(
         vectors = memory.vectors[:, None]
         context, weights = attend(h, vectors, vectors, memory.mask[:, None])
         h = jnp.concatenate([h, context], axis=-1)
-    h = jnp.tanh(hk.Linear(hidden_size, name='mix')(h))
+    h = jnp.tanh(Linear(hidden_size, name='mix')(h))
     h = drop(h, dropout, is_training)
-    logits = hk.Linear(target_size, name='head')(h)
+    logits = Linear(target_size, name='head')(h)
     return logits, memory._replace(state=state), weights
 
   def forward(x, carry, reset, is_training):

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 
 from dl_lectures.nets.attention import Pointer, Sight, TransformerBlock, norm
 from dl_lectures.nets.convolution import Conv2D
+from dl_lectures.nets.linear import Linear
 from dl_lectures.types import Array, UsageError
 
 _NEVER = -1e30
@@ -61,7 +62,7 @@ class EntityEncoder(hk.Module):
 
   def __call__(self, entities: Array, alive: Array) -> Array:
     """Encodes; the dead [N, E] are not seen and get zeros."""
-    x = hk.Linear(self.width, name='embedding')(entities)
+    x = Linear(self.width, name='embedding')(entities)
     size = entities.shape[1]
     mask = jnp.broadcast_to(alive[:, None, :], (len(alive), size, size))
     sight = Sight(jnp.zeros((1, size), jnp.int32), mask)
@@ -172,23 +173,23 @@ class ActionHead(hk.Module):
     widths = [3, *[units + 1] * units, units, board[0, ..., 0].size]
     parts = _Parts(given, _split(noise, widths), len(memory))
 
-    context = hk.Linear(self.width, name='context')(memory)
+    context = Linear(self.width, name='context')(memory)
     anyone = jnp.any(alive[:, :units], axis=1, keepdims=True)
     allowed = jnp.concatenate(
       [jnp.ones_like(anyone), jnp.repeat(anyone, 2, axis=1)], axis=1
     )
-    logits = hk.Linear(3, name='kind')(jax.nn.relu(context))
+    logits = Linear(3, name='kind')(jax.nn.relu(context))
     always = jnp.ones(len(memory), bool)
     kind = parts.decide('kind', logits, allowed, always)
     context += hk.Embed(3, self.width, name='of_kind')(kind)
 
     context, picks = self._pick(parts, context, own, alive[:, :units], kind > 0)
 
-    query = jax.nn.relu(hk.Linear(self.width, name='enemy_query')(context))
+    query = jax.nn.relu(Linear(self.width, name='enemy_query')(context))
     logits = Pointer(self.width, name='enemy')(query, foes)
     enemy = parts.decide('enemy', logits, alive[:, units:], kind == 2)
 
-    beside = hk.Linear(board.shape[-1], name='cell_query')(context)
+    beside = Linear(board.shape[-1], name='cell_query')(context)
     x = jax.nn.relu(board + beside[:, None, None])
     logits = Conv2D(1, 1, name='cell')(x).reshape(len(x), -1)
     cell = parts.decide('cell', logits, jnp.ones_like(logits, bool), kind == 1)
@@ -202,8 +203,8 @@ class ActionHead(hk.Module):
     keys = jnp.concatenate(
       [own, jnp.broadcast_to(stop[None], (size, *stop.shape))], axis=1
     )
-    to_query = hk.Linear(self.width, name='unit_query')
-    of_unit = hk.Linear(self.width, name='of_unit')
+    to_query = Linear(self.width, name='unit_query')
+    of_unit = Linear(self.width, name='of_unit')
     pointer = Pointer(self.width, name='unit')
     free, picks = alive, []
     for i in range(units):

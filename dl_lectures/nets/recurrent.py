@@ -35,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from dl_lectures.nets.linear import product, weight_gradient
 from dl_lectures.types import Array, UsageError
 
 
@@ -328,10 +329,10 @@ def _unroll_backward(plan, saved, gradients):
   if plan.seen:
     d_seen = _pick(plan, plan.seen, d_sums)
     d_x = d_seen @ transposed['w_x']
-    d_weights['w_x'] = jnp.einsum('tbf,tbz->fz', x, d_seen)
+    d_weights['w_x'] = weight_gradient(x, d_seen)
   if plan.fed:
     d_fed = _pick(plan, plan.fed, d_sums)
-    d_weights['w_h'] = jnp.einsum('tbh,tbz->hz', h, d_fed)
+    d_weights['w_h'] = weight_gradient(h, d_fed)
   return d_weights, d_x, d_state, None, None
 
 
@@ -530,7 +531,7 @@ def _unroll_cell(cell, weights, units, x, state, mask, reset):
   if state is None:
     state = jnp.zeros((x.shape[0], units), x.dtype)
   x, mask, reset = _time_major(x, mask, reset)
-  seen = x @ weights['w_x'] + weights['b'][None, None]
+  seen = product(x, weights['w_x']) + weights['b'][None, None]
   fed = tuple(w for name, w in weights.items() if name not in ('w_x', 'b'))
   h, last = _loop(cell, fed, seen, state, mask, reset)
   return jnp.swapaxes(h, 0, 1), last
@@ -600,7 +601,7 @@ def _loop_backward(cell, saved, gradients):
   d_sums, d_state = pull(gradients)
   ends = np.cumsum([w.shape[1] for w in fed])[:-1]
   d_fed = tuple(
-    jnp.einsum('tbh,tbz->hz', operand, d)
+    weight_gradient(operand, d)
     for operand, d in zip(
       operands, jnp.split(d_sums, ends, axis=-1), strict=True
     )

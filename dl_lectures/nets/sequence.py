@@ -26,6 +26,7 @@ from jax import lax
 
 from dl_lectures.nets import attention, clock, embedding, recurrent
 from dl_lectures.nets.convolution import CausalConv1D
+from dl_lectures.nets.linear import Linear
 from dl_lectures.types import Array, UsageError
 
 Weights = tuple[hk.Params, hk.MutableState]
@@ -221,7 +222,7 @@ def _recurrent(
       x, state = make().unroll(x, state, reset=reset)
       x = attention.drop(x, dropout, is_training)
       states.append(state)
-    return hk.Linear(output_size, name='head')(x), tuple(states)
+    return Linear(output_size, name='head')(x), tuple(states)
 
   def initial_state(batch_size, length):
     del length
@@ -260,9 +261,9 @@ def addition(
       reset = reset.T[:, :, None]
     time_major = jnp.swapaxes(counts, 0, 1)
     carry, totals = lax.scan(add, carry, (time_major, reset))
-    vectors = hk.Linear(width, with_bias=False, name='embedding')
+    vectors = Linear(width, with_bias=False, name='embedding')
     y = vectors(jnp.swapaxes(totals, 0, 1))
-    return hk.Linear(output_size, name='head')(y), carry
+    return Linear(output_size, name='head')(y), carry
 
   def initial_state(batch_size, length):
     del length
@@ -311,7 +312,7 @@ def dilated(
       x = x + jax.nn.relu(
         convolve(CausalConv1D(channels, kernel_size, rate), x)
       )
-    return hk.Linear(output_size, name='head')(x)
+    return Linear(output_size, name='head')(x)
 
   return _convolutional(layers, channels, rates, kernel_size, vocab_size)
 
@@ -344,14 +345,15 @@ def wavenet(
   def layers(x, convolve):
     x = _embed(x, vocab_size, channels, linear=True)
     total = jnp.zeros((*x.shape[:2], skip_channels), x.dtype)
-    for rate in rates:
+    for i, rate in enumerate(rates):
       sums = convolve(CausalConv1D(2 * channels, kernel_size, rate), x)
       content, gate = jnp.split(sums, 2, axis=-1)
       y = jnp.tanh(content) * jax.nn.sigmoid(gate)
-      total += hk.Linear(skip_channels, name='skip')(y)
-      x += hk.Linear(channels, name='residual')(y)
-    y = hk.Linear(skip_channels, name='hidden')(jax.nn.relu(total))
-    return hk.Linear(output_size, name='head')(jax.nn.relu(y))
+      total += Linear(skip_channels, name='skip')(y)
+      if i + 1 < len(rates):  # what nobody reads would never be trained
+        x += Linear(channels, name='residual')(y)
+    y = Linear(skip_channels, name='hidden')(jax.nn.relu(total))
+    return Linear(output_size, name='head')(jax.nn.relu(y))
 
   return _convolutional(layers, channels, rates, kernel_size, vocab_size)
 
@@ -474,10 +476,7 @@ def transformer(
       size = carry.layers[0].keys.shape[2]
       sight, after = attention.look_back(carry.clock, x.shape[1], size, reset)
     tokens = embedding.Embedding(vocab_size or 0, width, name='embedding')
-    if vocab_size is None:
-      x = hk.Linear(width, name='features')(x)
-    else:
-      x = tokens(x)
+    x = Linear(width, name='features')(x) if vocab_size is None else tokens(x)
     if positions == 'learned':
       table = embedding.Embedding(max_length, width, name='positions')
       x += table(sight.position)
@@ -502,7 +501,7 @@ def transformer(
       y = tokens.logits(x)
     else:
       normal = hk.initializers.RandomNormal(0.02)
-      y = hk.Linear(output_size, False, w_init=normal, name='head')(x)
+      y = Linear(output_size, False, w_init=normal, name='head')(x)
     return y, None if after is None else CacheState(after, tuple(layers))
 
   def initial_state(batch_size, length):
@@ -523,4 +522,4 @@ def _embed(x, vocab_size, width, linear=False):
   """Tokens as vectors; features as they are, or made as wide."""
   if vocab_size is not None:
     return embedding.Embedding(vocab_size, width, name='embedding')(x)
-  return hk.Linear(width, name='embedding')(x) if linear else x
+  return Linear(width, name='embedding')(x) if linear else x
