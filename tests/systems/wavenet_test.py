@@ -13,7 +13,7 @@ from dl_lectures.data import audio, text
 from dl_lectures.systems import wavenet
 
 TINY = dataclasses.replace(
-  wavenet.PRESETS['smoke'], doublings=2, num_steps=20, learning_rate=0.02
+  wavenet.PRESETS['smoke'], doublings=2, num_steps=40, learning_rate=0.02
 )
 NET = wavenet.network(TINY)
 SOUND = audio.load(rate=TINY.rate, seconds=TINY.seconds)
