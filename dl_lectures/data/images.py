@@ -156,6 +156,26 @@ def quantise(pixels: np.ndarray, levels: int, wanted: int) -> np.ndarray:
   return (pixels.astype(np.int64) * wanted // levels).astype(np.int32)
 
 
+def binarise(pixels: np.ndarray, levels: int, seed: int) -> np.ndarray:
+  """Pixels drawn to be 0 or 1, the brighter the more often 1.
+
+  So MNIST is made binary in work on densities, once for all: Salakhutdinov &
+  Murray, "On the quantitative analysis of deep belief networks", 2008. Images
+  that are cut at a level (`quantise`) have less noise, and fewer nats.
+
+  >>> binarise(np.array([0, 255, 255]), 256, seed=0).tolist()
+  [0, 1, 1]
+
+  Args:
+    pixels: from 0 to levels - 1.
+    levels: of them.
+    seed: of the draw.
+  """
+  draw = np.random.default_rng(seed)
+  share = draw.random(pixels.shape, np.float32)
+  return (share * (levels - 1) < pixels).astype(np.int32)
+
+
 def _digits() -> Images:
   # Takes a second to import.
   from sklearn import datasets

@@ -37,6 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.figure import Figure
+from scipy import special
 
 from dl_lectures import training, types
 from dl_lectures.data import images
@@ -49,6 +50,8 @@ Batch = np.ndarray  # [B, H, W, C] int32
 
 # Images that are judged at once.
 _AT_ONCE = 128
+# Images that neighbours are sought for; of each to all of them.
+_JUDGED = 1000
 # Shares of pixels that differ from a training image, of which one is chosen.
 _NOISE = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -59,8 +62,9 @@ class Config:
 
   seed: int = 0  # of every random number
   model: str = 'pixel_cnn'  # or row_lstm, diagonal_bilstm
-  images: str = 'digits'  # or a folder with MNIST's four files; [P]: MNIST
+  images: str = 'digits'  # or mnist, or a folder with its files; [P]: MNIST
   levels: int = 2  # of a pixel; [P]: 2
+  sampled: bool = False  # 0 or 1 drawn, a grey pixel either; [P]: True
   layers: int = 3  # [P]: 7
   channels: int = 32  # of each layer, for each colour; [P]: 16
   first_kernel: int = 5  # of the first convolution; [P]: 7
@@ -75,6 +79,10 @@ class Config:
     types.check_fields(self, 'num_steps', 1)
     types.check_fields(self, 'learning_rate num_drawn', 0)
     types.check_fields(self, 'levels', 2, 256)
+    if self.sampled and self.levels != 2:
+      raise types.UsageError(
+        f'config.sampled with config.levels={self.levels}; 2 is possible'
+      )
     if self.model not in MODELS:
       raise types.UsageError(
         f'config.model={self.model!r}; possible: {", ".join(MODELS)}'
@@ -118,8 +126,17 @@ PRESETS = {
     layers=1, channels=4, first_kernel=3, num_steps=30, num_drawn=2
   ),
   'laptop': Config(),
+  'mnist': Config(
+    images='mnist',
+    sampled=True,
+    layers=5,
+    first_kernel=7,
+    num_steps=6000,
+  ),
   'paper': Config(
     model='diagonal_bilstm',
+    images='mnist',
+    sampled=True,
     layers=7,
     channels=16,
     first_kernel=7,
@@ -262,19 +279,30 @@ def noisy_neighbours(
     The nats, and e.
   """
 
-  def nats(kept: np.ndarray, asked: np.ndarray, e: float) -> float:
-    kept, asked = kept.reshape(len(kept), -1), asked.reshape(len(asked), -1)
-    right, wrong = np.log(1 - e), np.log(e / (levels - 1))
-    total = 0.0
-    for row in asked:
-      same = (kept == row).sum(1)
-      log_p = same * right + (kept.shape[1] - same) * wrong
-      total -= np.logaddexp.reduce(log_p) - np.log(len(kept))
-    return total / len(asked)
+  size = train[0].size
+
+  def equal_pixels(kept: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    # Of each asked, by each kept: sums of 0 and 1, exact in 32 bits.
+    same = np.zeros((len(asked), len(kept)), np.float32)
+    for level in range(levels):
+      one, other = (
+        (x.reshape(len(x), -1) == level).astype(np.float32)
+        for x in (asked, kept)
+      )
+      same += one @ other.T
+    return same
+
+  def nats(same: np.ndarray, e: float) -> float:
+    log_odds = np.log((1 - e) * (levels - 1) / e)
+    scaled = special.logsumexp(same * log_odds, axis=1)
+    each = scaled + size * np.log(e / (levels - 1)) - np.log(same.shape[1])
+    return -float(each.mean())
 
   count = len(train) - len(train) // 10
-  e = min(_NOISE, key=lambda e: nats(train[:count], train[count:], e))
-  return nats(train, test, e), e
+  held_out = train[count:][:_JUDGED]
+  same = equal_pixels(train[:count], held_out)
+  e = min(_NOISE, key=lambda e: nats(same, e))
+  return nats(equal_pixels(train, test), e), e
 
 
 def train(
@@ -294,10 +322,14 @@ def train(
     The final metrics.
   """
   data = images.load(config.images)
-  seen, unseen = (
-    images.quantise(x, data.levels, config.levels)
-    for x in (data.train, data.test)
-  )
+  if config.sampled:  # the same images for all seeds
+    seen = images.binarise(data.train, data.levels, seed=0)
+    unseen = images.binarise(data.test, data.levels, seed=1)
+  else:
+    seen, unseen = (
+      images.quantise(x, data.levels, config.levels)
+      for x in (data.train, data.test)
+    )
   net = network(config, config.levels)
   few = unseen[:256]
 
@@ -337,7 +369,7 @@ def conclude(
   params = result.state.params
   nats = evaluate(net, params, unseen)
   alone = independent(seen, unseen, config.levels)
-  near, noise = noisy_neighbours(seen[:5000], unseen[:1000], config.levels)
+  near, noise = noisy_neighbours(seen, unseen[:_JUDGED], config.levels)
   drawn = np.zeros((0, *seen.shape[1:]))
   if config.num_drawn:
     draw = jax.jit(functools.partial(draw_images, net), static_argnums=1)

@@ -179,3 +179,13 @@ def test_levels_are_of_equal_width():
     assert (np.diff(found) >= 0).all()
   with pytest.raises(UsageError, match='1 levels of a pixel; 2 to 17'):
     images.quantise(pixels[:17], 17, 1)
+
+
+def test_drawn_levels_are_as_often_1_as_pixels_are_bright():
+  pixels = np.tile(np.uint8([0, 64, 255]), (2000, 1))
+  drawn = images.binarise(pixels, 256, seed=3)
+  low, middle, high = drawn.mean(0)
+  assert (low, high) == (0, 1)
+  share = 64 / 255
+  assert abs(middle - share) < 4 * np.sqrt(share * (1 - share) / 2000)
+  np.testing.assert_array_equal(drawn, images.binarise(pixels, 256, seed=3))

@@ -123,6 +123,7 @@ def test_a_run_reports(tmp_path):
   [
     ({'model': 'pixelcnn'}, r"config.model='pixelcnn'; possible: pixel_cnn"),
     ({'levels': 1}, r'config.levels=1; 2 to 256'),
+    ({'sampled': True, 'levels': 3}, r'config.sampled with config.levels=3'),
     ({'layers': 0}, r'config.layers=0; at least 1'),
   ],
 )
