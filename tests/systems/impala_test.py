@@ -125,6 +125,9 @@ def test_claims_count_draws_as_half_and_tell_styles_apart():
   assert long[-1].met
   short = impala.make_claims(impala.PRESETS['smoke'], trained, untrained)
   assert [claim.met for claim in short[:4]] == [False, False, True, None]
+  hidden = impala.make_claims(impala.PRESETS['in_sight'], trained, untrained)
+  assert [claim.bar for claim in hidden[:4]] == [0.9, 0.85, 0.6, None]
+  assert hidden[-1].bar is None
 
 
 def test_parameters_of_the_large_network():
