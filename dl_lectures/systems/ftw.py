@@ -551,7 +551,11 @@ def restart(config: Config, state: State, key: types.Key) -> State:
 
 
 def play(
-  config: Config, net: hk.Transformed, state: State, key: types.Key
+  config: Config,
+  net: hk.Transformed,
+  state: State,
+  key: types.Key,
+  each: population.Over = population.mapped,
 ) -> tuple[State, Row]:
   """Plays `unroll` steps of all games; also returns rows [P, ...]."""
   lineup, shape = state.lineup, (config.members, config.rows)
@@ -562,7 +566,7 @@ def play(
   def decide(memory, now, seen, given):
     del now
     noise, number = given
-    of_one = population.mapped(functools.partial(act, net))
+    of_one = each(functools.partial(act, net))
     numbers = jnp.broadcast_to(number, (config.members,))
     action, memory, behaviour = of_one(
       params, period, memory, to_members(config, lineup, seen), noise, numbers
@@ -584,9 +588,7 @@ def play(
     # The next unroll begins with a step of the slow memory.
     return think(net, params, period, memory, seen, latent, 0)[1]
 
-  value = population.mapped(foresee)(
-    params, period, memory, members(last), latent
-  )
+  value = each(foresee)(params, period, memory, members(last), latent)
   weights = SIGNS[None] * state.hyper['rewards']
   over = jnp.repeat(played.over[..., None], AGENTS, axis=-1)
 
@@ -848,7 +850,11 @@ def follow(config: Config, schedule: Schedule, step: Array) -> Hyper:
 
 
 def make_step(
-  config: Config, net: hk.Transformed, schedule: Schedule | None = None
+  config: Config,
+  net: hk.Transformed,
+  schedule: Schedule | None = None,
+  mesh: jax.sharding.Mesh | None = None,
+  each: population.Over = population.mapped,
 ) -> types.StepFn:
   """All play, each learns, and now and then the weaker follow the stronger.
 
@@ -856,7 +862,21 @@ def make_step(
     config: of the run.
     net: of `network`.
     schedule: what hyperparameters are instead of evolving.
+    mesh: the devices that the members are dealt out to where they learn. Their
+      games, in which they meet, are played by every device.
+    each: the way over the members of a device.
   """
+  apart = each
+
+  def whole(tree: Any) -> Any:
+    return tree
+
+  if mesh is not None and mesh.size > 1:
+    apart = population.sharded(mesh, each)
+    # Or games, too, would be divided, and their players sent to and fro.
+    whole = functools.partial(
+      jax.lax.with_sharding_constraint, shardings=sharding.replicated(mesh)
+    )
 
   def step(
     state: State, batch: None, key: types.Key
@@ -868,10 +888,12 @@ def make_step(
       hyper = follow(config, schedule, state.step)
       state = state._replace(hyper=hyper)
     state = restart(config, state, begin_key)
-    state, rows = play(config, net, state, play_key)
+    state, rows = whole(play(config, net, state, play_key, each))
     keys = jax.random.split(learn_key, config.members)
-    members, metrics = population.mapped(functools.partial(learn, config, net))(
-      state.members, dict(state.hyper), rows, keys
+    members, metrics = whole(
+      apart(functools.partial(learn, config, net))(
+        state.members, dict(state.hyper), rows, keys
+      )
     )
     state = state._replace(members=members, step=state.step + 1)
     if schedule is not None:
@@ -932,13 +954,16 @@ def train(
     }
 
   every = max(1, config.num_steps // 8)
+  devices = jax.devices()
+  mesh = sharding.make_mesh(math.gcd(config.members, len(devices)))
+  each = population.fitting(devices[0].platform)
   result = training.fit(
-    make_step(config, net, read_schedule(config)),
+    make_step(config, net, read_schedule(config), mesh, each),
     lambda key: init(config, net, key),
     config=config,
     workdir=workdir,
     num_steps=config.num_steps,
-    mesh=sharding.make_mesh(1),
+    mesh=mesh,
     count_params=lambda state: state.members.params,
     hooks=[
       *([lineage_hook(config, workdir)] if workdir else []),
@@ -953,8 +978,15 @@ def train(
 
 
 def lineage_hook(config: Config, workdir: str) -> training.Hook:
-  """Writes who begins, and who takes over from whom, into LINEAGE."""
+  """Writes who begins, and who takes over from whom, into LINEAGE.
+
+  Raises:
+    UsageError: the one that is there was cut short.
+  """
   path = os.path.join(workdir, LINEAGE)
+  # Now, and not when the first generation that follows is to be added.
+  if os.path.exists(path):
+    population.read(path)
 
   def record(step: int, state: State) -> None:
     last = state.last

@@ -73,6 +73,15 @@ def mapped(function: Callable[..., Any]) -> Callable[..., Any]:
   return lambda *members: jax.lax.map(lambda one: function(*one), members)
 
 
+def fitting(platform: str) -> Over:
+  """The way over the members of one device that suits its kind.
+
+  >>> fitting('cpu') is mapped, fitting('gpu') is jax.vmap
+  (True, True)
+  """
+  return mapped if platform == 'cpu' else jax.vmap
+
+
 def sharded(mesh: Mesh, over: Over = mapped) -> Over:
   """Deals the members out to the devices of a mesh.
 

@@ -2,6 +2,10 @@
 
 import dataclasses
 import functools
+import os
+import signal
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -11,7 +15,7 @@ import pytest
 
 from dl_lectures import training, types
 from dl_lectures.systems import ftw
-from dl_lectures.training import population
+from dl_lectures.training import checkpoint, host, population, sharding
 
 TINY = ftw.Config(
   size=9,
@@ -158,48 +162,96 @@ def test_games_that_end_are_rated_and_what_was_played_is_learned_from():
   assert (after.memory.slow.hidden[:, 2:] != 0).any()
 
 
-class Killed(Exception):
-  """As a kill: nothing is saved any more."""
+def run(workdir, *hooks):
+  """All 20 steps, each with a checkpoint."""
+  return training.fit(
+    ftw.make_step(TINY, net),
+    lambda key: ftw.init(TINY, net, key),
+    config=TINY,
+    workdir=workdir,
+    num_steps=TINY.num_steps,
+    mesh=sharding.make_mesh(1),
+    count_params=lambda state: state.members.params,
+    hooks=[ftw.lineage_hook(TINY, str(workdir)), *hooks],
+    save_every_seconds=0,
+  ).state
 
 
-def kill(step, state):
-  del step, state
-  raise Killed
+def live(workdir, steps=None):
+  """A process that runs; with `steps`, killed when it has made so many."""
+  environment = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
+  program = [sys.executable, __file__, str(workdir)]
+  with subprocess.Popen(
+    program, env=environment, stdout=subprocess.PIPE, text=True
+  ) as process:
+    assert process.stdout is not None
+    for made, _ in enumerate(process.stdout, 1):
+      if made == steps:
+        process.kill()
+  return process.returncode
 
 
 @pytest.mark.slow
-def test_the_population_its_ratings_and_lineage_resume_bit_for_bit(tmp_path):
-  def run(workdir, *hooks):
-    return training.fit(
-      ftw.make_step(TINY, net),
-      lambda key: ftw.init(TINY, net, key),
-      config=TINY,
-      workdir=workdir,
-      num_steps=TINY.num_steps,
-      mesh=training.sharding.make_mesh(1),
-      count_params=lambda state: state.members.params,
-      hooks=[ftw.lineage_hook(TINY, str(workdir)), *hooks],
-      save_every_seconds=0,
-    ).state
+def test_a_killed_population_goes_on_bit_for_bit(tmp_path):
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  assert live(whole) == 0
+  # The last step but one of a life may have no checkpoint yet; each of the
+  # generations, every second step, is in the lineage before it has one.
+  for steps in (1, 6, 4):
+    assert live(killed, steps) == -signal.SIGKILL
+  begun = checkpoint.Checkpointer.open(killed / 'checkpoints').steps()
+  assert 4 < begun[-1] < 20
+  assert live(killed) == 0
 
-  assert TINY.num_steps == 20
-  whole = run(tmp_path / 'whole')
-  with pytest.raises(Killed):
-    # After a generation that no checkpoint knows.
-    run(tmp_path / 'half', training.Hook(kill, 14, at_end=False))
-  assert population.read(tmp_path / 'half' / ftw.LINEAGE)[-1].step == 14
-  resumed = run(tmp_path / 'half')
-  jax.tree.map(np.testing.assert_array_equal, whole, resumed)
-  lines = [
-    (tmp_path / at / ftw.LINEAGE).read_text() for at in ('whole', 'half')
-  ]
-  assert lines[0] == lines[1]
-  lineage = population.read(tmp_path / 'whole' / ftw.LINEAGE)
+  # All steps are done: what was saved is read back.
+  jax.tree.map(np.testing.assert_array_equal, run(whole), run(killed))
+  told = [(at / ftw.LINEAGE).read_text() for at in (whole, killed)]
+  assert told[0] == told[1]
+  logged = [training.logging.read(at) for at in (whole, killed)]
+  for line in (*logged[0], *logged[1]):
+    del line['seconds']
+  assert logged[0] == logged[1]
+
+  lineage = population.read(whole / ftw.LINEAGE)
   assert [line.parent for line in lineage[:8]] == [None] * 8
   assert {line.step for line in lineage} <= set(range(0, 21, 2))
   assert len(lineage) > 8
   for member in range(8):
     assert population.schedule(lineage, member)[0][0] == 0
+
+
+@functools.cache
+def six_steps(devices, each):
+  mesh = sharding.make_mesh(devices)
+  return training.fit(
+    ftw.make_step(TINY, net, None, mesh, each),
+    lambda key: ftw.init(TINY, net, key),
+    config=TINY,
+    workdir=None,
+    num_steps=6,
+    mesh=mesh,
+    count_params=lambda state: state.members.params,
+  ).state
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('devices', 'each'),
+  [(4, population.mapped), (1, jax.vmap), (4, jax.vmap)],
+  ids=('four devices', 'vmap', 'four devices, vmap'),
+)
+def test_all_ways_over_the_members_are_the_same(devices, each):
+  one, other = six_steps(1, population.mapped), six_steps(devices, each)
+  assert (one.last.parent != jnp.arange(8)).any()
+
+  def same(x, y):
+    if jnp.issubdtype(x.dtype, jnp.floating):
+      # Sums are added up in another order.
+      np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+    else:
+      np.testing.assert_array_equal(x, y)
+
+  jax.tree.map(same, one, other)
 
 
 @pytest.mark.slow
@@ -301,3 +353,15 @@ def test_a_lineage_that_was_cut_short_is_told_in_one_line(tmp_path):
   path.write_text(path.read_text()[:-20])
   with pytest.raises(types.UsageError, match='line 2: no birth of a lineage'):
     population.write_from(path, 3, [])
+  # And at once where a run is to go on.
+  with pytest.raises(types.UsageError, match='line 2: no birth of a lineage'):
+    ftw.lineage_hook(TINY, str(tmp_path))
+
+
+if __name__ == '__main__':
+  host.tune_allocator()
+  host.enable_compile_cache()
+  run(
+    sys.argv[1],
+    training.Hook(lambda step, state: print(step, flush=True), 1),
+  )
