@@ -27,7 +27,6 @@ trained by the schedule that led to the population's best one.
 """
 
 import dataclasses
-import functools
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -57,6 +56,7 @@ WAYS = {
   'random search': (False, False),
 }
 _KEPT = 400  # images for the scores, and as many for the result
+_TRIES = 2  # of each constant rate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Config:
   updates: int = 100  # of a generation; [P]: thousands
   batch_size: int = 16  # images
   hidden: tuple[int, ...] = (32,)  # units; [P]: other networks
-  noise: float = 0.5  # of the labels are drawn anew each time
+  noise: float = 0.8  # of the labels are drawn anew each time
   share: float = 0.25  # of the members are replaced; [P]: .2
   factor: float = 1.5  # by which a rate is changed; [P]: 1.2 and .8
   low: float = 1e-3  # the least learning rate
@@ -189,9 +189,7 @@ def make_update(net: hk.Transformed) -> types.StepFn:
   return training.make_step(loss, optimizer())
 
 
-def draw(
-  config: Config, train: tuple[Array, Array], key: types.Key
-) -> Batch:
+def draw(config: Config, train: tuple[Array, Array], key: types.Key) -> Batch:
   """The batches [updates, B, ...] of a generation; consumes the key."""
   which_key, random_key, label_key = jax.random.split(key, 3)
   shape = config.updates, config.batch_size
@@ -217,7 +215,9 @@ def excess_loss(
   log_probs = jax.nn.log_softmax(net.apply(params, image))
   right = jax.nn.one_hot(label, CLASSES)
   target = (1 - config.noise) * right + config.noise / CLASSES
-  return jnp.mean(jnp.sum(jax.scipy.special.rel_entr(target, jnp.exp(log_probs)), axis=-1))
+  return jnp.mean(
+    jnp.sum(jax.scipy.special.rel_entr(target, jnp.exp(log_probs)), axis=-1)
+  )
 
 
 # -------------------------------------------------- population based training
@@ -244,7 +244,10 @@ def live(
 
 
 def evolve(
-  config: Config, ways: Sequence[tuple[bool, bool]], state: State, key: types.Key
+  config: Config,
+  ways: Sequence[tuple[bool, bool]],
+  state: State,
+  key: types.Key,
 ) -> State:
   """`exploit` and `explore`, [P] section 3, as far as each way does them.
 
@@ -493,10 +496,10 @@ def conclude(
   }
   winner = int(np.argmin(found['PBT'].valid))
   rates = np.geomspace(config.low, config.high, config.rates)
-  constant = np.repeat(rates, 3)[:, None] * np.ones(config.generations)
+  constant = np.repeat(rates, _TRIES)[:, None] * np.ones(config.generations)
   tried = follow(config, net, digits, constant.astype(np.float32), tried_key)
-  middle = np.median(tried.valid.reshape(-1, 3), axis=1)
-  fixed = float(rates[np.argmin(middle)])
+  mean = tried.valid.reshape(-1, _TRIES).mean(axis=1)
+  fixed = float(rates[np.argmin(mean)])
   path = schedule(config, lineage, winner)
   shape = config.members, config.generations
   for name, given, its_key in (
@@ -506,12 +509,12 @@ def conclude(
     found[name] = follow(config, net, digits, given, its_key)
   figures = {}
   if workdir is not None:
-    tests = tried.test.reshape(-1, 3).mean(axis=1)
+    tests = tried.test.reshape(-1, _TRIES).mean(axis=1)
     figure = draw_run(config, lineage, path, rates, tests, found)
     report.save_figure(figure, workdir, 'pbt')
     figures['pbt'] = (
-      'Learning rates of the population, each copy a jump, and of the ancestors '
-      'of its best member; and what came of it, beside constant rates.'
+      'Learning rates of the population, each copy a jump, and of the '
+      'ancestors of its best member; constant rates; and what came of all.'
     )
   metrics = {
     'fixed_rate': fixed,
@@ -581,7 +584,7 @@ def make_claims(found: Mapping[str, Result]) -> list[types.Claim]:
     for name in ('random search', 'exploit only', 'explore only', 'best fixed'):
       claims.append(
         types.at_least(
-          f'excess test loss of {name}, of PBT as 1; {what} of all members',
+          f"excess test loss of {name} over PBT's, {what} member",
           of(found[name]) / of(pbt),
           1.0,
           baseline=1.0,
@@ -591,7 +594,7 @@ def make_claims(found: Mapping[str, Result]) -> list[types.Claim]:
   again = found["winner's schedule"]
   claims.append(
     types.Claim(
-      "excess test loss with the winner's schedule, median of new members",
+      "excess test loss by the winner's schedule, median of new members",
       float(np.median(again.test)),
       baseline=float(np.median(found['best fixed'].test)),
       baseline_name='the best fixed rate, median of as many',
@@ -618,28 +621,39 @@ def draw_run(
     tests: what came of them.
     found: results by name.
   """
-  figure = Figure(figsize=(10, 4))
-  over_time, results = figure.subplots(1, 2)
+  figure = Figure(figsize=(12, 3.6))
+  over_time, constant, results = figure.subplots(1, 3, width_ratios=(4, 3, 4))
   end = config.generations
   for member in range(config.members):
     own = [line for line in lineage if line.child == member]
     values = [line.after['learning_rate'] for line in own]
     times = [line.step for line in own]
     over_time.step(
-      [*times, end], [*values, values[-1]], where='post', color='0.7'
+      [*times, end], [*values, values[-1]], where='post', color='0.75'
     )
   over_time.step(
     range(end), path, where='post', color='C3', label="winner's schedule"
   )
   over_time.set(xlabel='generation', ylabel='learning rate', yscale='log')
   over_time.legend(fontsize='small')
-  results.plot(rates, tests, '.-', color='0.6', label='constant rates')
-  for i, (name, one) in enumerate(found.items()):
-    results.axhline(best(one), color=f'C{i}', label=f'{name}, best member')
-  results.set(
-    xlabel='learning rate', ylabel='excess test loss', xscale='log',
+  constant.plot(rates, tests, '.-', color='C0')
+  constant.axhline(best(found['PBT']), color='C3', label='PBT, best member')
+  constant.set(
+    xlabel='constant learning rate',
+    ylabel='excess test loss',
+    xscale='log',
     yscale='log',
   )
-  results.legend(fontsize='x-small')
+  constant.legend(fontsize='small')
+  for row, one in enumerate(found.values()):
+    shown = np.full(len(one.test), row)
+    results.plot(one.test, shown, 'o', color='0.75', markersize=4)
+    results.plot(np.median(one.test), row, '|', color='k', markersize=14)
+    results.plot(best(one), row, 'o', color='C3')
+  results.set_yticks(range(len(found)), list(found))
+  results.invert_yaxis()
+  results.set(
+    xlabel='excess test loss: members, best (red), median', xscale='log'
+  )
   figure.tight_layout()
   return figure
