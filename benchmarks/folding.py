@@ -26,7 +26,9 @@ import scipy
 from scipy import optimize
 
 from benchmarks import timing
+from dl_lectures.analysis import known_structures
 from dl_lectures.data import proteins
+from dl_lectures.ops import potentials
 from dl_lectures.systems import alphafold
 from dl_lectures.training import host
 
@@ -38,12 +40,12 @@ LENGTHS = (50, 100, 200, 400)
 _descend = jax.jit(
   jax.vmap(alphafold.descend, (None, None, 0)), static_argnums=0
 )
-_make_potential = jax.jit(alphafold.make_potential, static_argnums=0)
+_make_potential = jax.jit(potentials.make_potential, static_argnums=0)
 
 
 def problem(
   config: alphafold.FoldConfig, size: int
-) -> tuple[alphafold.Potential, alphafold.Pose]:
+) -> tuple[potentials.Potential, potentials.Pose]:
   """The potential of the truth, and starts; the chain repeated to fill it."""
   protein = proteins.load()[NAME]
   copies = -(-size // len(protein.sequence))
@@ -57,22 +59,22 @@ def problem(
     cb=np.concatenate([protein.cb + i * shift for i in range(copies)])[:size],
     breaks=np.zeros(size, bool),
   )
-  chain = alphafold.make_chain(joined.sequence, joined.breaks, size)
-  truth = alphafold.make_truth(joined, size)
+  chain = potentials.make_chain(joined.sequence, joined.breaks, size)
+  truth = known_structures.make_truth(joined, size)
   key = jax.random.key(config.seed)
-  beliefs = alphafold.blurred_truth(alphafold.Blur(), truth, key)
+  beliefs = known_structures.blurred_truth(known_structures.Blur(), truth, key)
   potential = _make_potential(config, chain, beliefs)
   keys = jax.random.split(key, config.restarts)
   sample = functools.partial(
-    alphafold.sample_pose, potential.torsions, potential.chain
+    potentials.sample_pose, potential.torsions, potential.chain
   )
   return potential, jax.jit(jax.vmap(sample))(keys)
 
 
 def one_by_one(
   config: alphafold.FoldConfig,
-  potential: alphafold.Potential,
-  starts: alphafold.Pose,
+  potential: potentials.Potential,
+  starts: potentials.Pose,
 ):
   """() -> (energies [K], evaluations): scipy on each restart in turn."""
   pose = jax.tree.map(lambda x: x[0], starts)
@@ -82,8 +84,8 @@ def one_by_one(
   @jax.jit
   def evaluate(flat):
     def loss(flat):
-      told = alphafold.Pose(unravel(flat), jumps)
-      return alphafold.energy(config, potential, told, 1.0)
+      told = potentials.Pose(unravel(flat), jumps)
+      return potentials.energy(config, potential, told, 1.0)
 
     return jax.value_and_grad(loss)(flat)
 

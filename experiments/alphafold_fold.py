@@ -30,9 +30,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dl_lectures.analysis import structures
+from dl_lectures.analysis import known_structures, structures
 from dl_lectures.data import features, proteins
-from dl_lectures.ops import distogram, geometry, structure_scores
+from dl_lectures.ops import (
+  distogram,
+  geometry,
+  potentials,
+  structure_scores,
+)
 from dl_lectures.systems import alphafold
 from dl_lectures.training import loop, report
 from dl_lectures.types import Claim, UsageError
@@ -45,8 +50,8 @@ STRUCTURES = ('.pdb', '.ent', '.cif', '.mmcif')
 _LONGEST = 1024
 
 _fold = jax.jit(alphafold.fold, static_argnums=0)
-_make_potential = jax.jit(alphafold.make_potential, static_argnums=0)
-_coordinates = jax.jit(jax.vmap(alphafold.coordinates, (None, 0)))
+_make_potential = jax.jit(potentials.make_potential, static_argnums=0)
+_coordinates = jax.jit(jax.vmap(potentials.coordinates, (None, 0)))
 _scores = jax.jit(structure_scores.superposed)
 _lddt = jax.jit(structure_scores.lddt)
 _superpose = jax.jit(geometry.superpose)
@@ -69,10 +74,10 @@ class Problem(NamedTuple):
   name: str
   sequence: str
   number: np.ndarray
-  chain: alphafold.Chain
-  beliefs: alphafold.Beliefs
+  chain: potentials.Chain
+  beliefs: potentials.Beliefs
   native: proteins.Chain | None = None
-  truth: alphafold.Truth | None = None
+  truth: known_structures.Truth | None = None
 
 
 def main_fold(
@@ -150,14 +155,14 @@ def read(
     )
   native = proteins.read_structure(path, chain or None)
   size = _size(path, len(native.sequence))
-  truth = alphafold.make_truth(native, size)
-  told = alphafold.Blur(noise=blur)
-  beliefs = alphafold.blurred_truth(told, truth, jax.random.key(seed))
+  truth = known_structures.make_truth(native, size)
+  told = known_structures.Blur(noise=blur)
+  beliefs = known_structures.blurred_truth(told, truth, jax.random.key(seed))
   return Problem(
     native.name,
     native.sequence,
     native.number,
-    alphafold.make_chain(native.sequence, native.breaks, size),
+    potentials.make_chain(native.sequence, native.breaks, size),
     beliefs,
     native,
     truth,
@@ -179,7 +184,7 @@ def _read_alignment(path: str, stem: str, model: str) -> Problem:
     stem,
     made.query,
     np.arange(1, len(made.query) + 1),
-    alphafold.make_chain(made.query, np.zeros(len(made.query), bool), size),
+    potentials.make_chain(made.query, np.zeros(len(made.query), bool), size),
     alphafold.believe(models, read, made.query, size),
   )
 
@@ -203,7 +208,7 @@ def _size(path: str, length: int) -> int:
     raise UsageError(
       f'{path} has {length} residues; at most {_LONGEST} are possible'
     )
-  return alphafold.padded_size(length)
+  return potentials.padded_size(length)
 
 
 def _read_distogram(path: str, stem: str) -> Problem:
@@ -250,7 +255,7 @@ def _read_distogram(path: str, stem: str) -> Problem:
   reference = None
   if 'reference' in arrays:
     reference = padded(_array(path, arrays, 'reference', shape), 2)
-  beliefs = alphafold.Beliefs(
+  beliefs = potentials.Beliefs(
     jax.nn.log_softmax(padded(log_probs, 2)),
     reference,
     distogram.VonMises(padded(mean, 1), padded(np.maximum(kappa, 0), 1)),
@@ -259,7 +264,7 @@ def _read_distogram(path: str, stem: str) -> Problem:
     stem,
     sequence,
     np.arange(1, length + 1),
-    alphafold.make_chain(sequence, np.zeros(length, bool), size),
+    potentials.make_chain(sequence, np.zeros(length, bool), size),
     beliefs,
   )
 
@@ -388,11 +393,11 @@ def _maps(problem: Problem, found: alphafold.Fold) -> dict[str, np.ndarray]:
 
 
 def _judge(
-  problem: Problem, truth: alphafold.Truth, found: alphafold.Fold
+  problem: Problem, truth: known_structures.Truth, found: alphafold.Fold
 ) -> dict[str, float]:
   """Scores of the lowest potential, and of a start."""
   chain = problem.chain
-  start = alphafold.sample_pose(
+  start = potentials.sample_pose(
     problem.beliefs.torsions, chain, jax.random.key(0)
   )
   poses = jax.tree.map(lambda a, b: jnp.stack([a[0], b]), found.poses, start)

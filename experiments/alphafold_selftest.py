@@ -27,8 +27,9 @@ import numpy as np
 import tqdm
 from matplotlib.figure import Figure
 
+from dl_lectures.analysis import known_structures
 from dl_lectures.data import proteins
-from dl_lectures.ops import structure_scores
+from dl_lectures.ops import potentials, structure_scores
 from dl_lectures.systems import alphafold
 from dl_lectures.training import loop, report
 from dl_lectures.types import Claim, at_least
@@ -58,7 +59,7 @@ class Condition:
   """
 
   title: str
-  blur: alphafold.Blur
+  blur: known_structures.Blur
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   bar: float | None = None
 
@@ -69,14 +70,14 @@ _UNINFORMATIVE = (0.2, 0.35, 0.5)
 CONDITIONS = {
   'true': Condition(
     title='true distances, torsions 20 degrees off',
-    blur=alphafold.Blur(),
+    blur=known_structures.Blur(),
     settings=_STAGED,
     bar=0.95,
   ),
   **{
     f'noise_{noise}': Condition(
       title=f'distances {noise} A off',
-      blur=alphafold.Blur(noise=float(noise)),
+      blur=known_structures.Blur(noise=float(noise)),
       settings=_STAGED,
       bar=bar,
     )
@@ -84,7 +85,7 @@ CONDITIONS = {
   },
   'distances': Condition(
     title='true distances only, no torsions',
-    blur=alphafold.Blur(torsions=False),
+    blur=known_structures.Blur(torsions=False),
     settings={
       **_STAGED,
       'rama_weight': 3.0,
@@ -95,22 +96,22 @@ CONDITIONS = {
   ),
   'torsions': Condition(
     title='torsions only, no distances',
-    blur=alphafold.Blur(distances=False),
+    blur=known_structures.Blur(distances=False),
     settings=_STAGED,
   ),
   'contacts': Condition(
     title='contacts (8 A) instead of distances',
-    blur=alphafold.Blur(contacts=True),
+    blur=known_structures.Blur(contacts=True),
     settings=_STAGED,
   ),
   'at_once': Condition(
     title='true distances, all pairs at once as published',
-    blur=alphafold.Blur(),
+    blur=known_structures.Blur(),
   ),
   **{
     f'correlated_{noise}': Condition(
       title=f'distances {noise} A off, alike over 4 residues',
-      blur=alphafold.Blur(noise=float(noise), correlation=4.0),
+      blur=known_structures.Blur(noise=float(noise), correlation=4.0),
       settings=_STAGED,
     )
     for noise in (1, 2, 3)
@@ -118,22 +119,24 @@ CONDITIONS = {
   **{
     f'uninformative_{round(100 * share)}': Condition(
       title=f'distances 1 A off, {share:.0%} of the long-range ones untold',
-      blur=alphafold.Blur(noise=1.0, uninformative=share),
+      blur=known_structures.Blur(noise=1.0, uninformative=share),
       settings=_STAGED,
     )
     for share in _UNINFORMATIVE
   },
 }
 
-_MIRROR = Condition(title='mirror images', blur=alphafold.Blur(), bar=1.0)
+_MIRROR = Condition(
+  title='mirror images', blur=known_structures.Blur(), bar=1.0
+)
 
 _fold = jax.jit(alphafold.fold, static_argnums=0)
-_make_potential = jax.jit(alphafold.make_potential, static_argnums=0)
-_energy = jax.jit(alphafold.energy, static_argnums=0)
-_coordinates = jax.jit(alphafold.coordinates)
+_make_potential = jax.jit(potentials.make_potential, static_argnums=0)
+_energy = jax.jit(potentials.energy, static_argnums=0)
+_coordinates = jax.jit(potentials.coordinates)
 _descend = jax.jit(alphafold.descend, static_argnums=0)
 _scores = jax.jit(functools.partial(structure_scores.superposed, starts=8))
-_sample = jax.jit(alphafold.sample_pose)
+_sample = jax.jit(potentials.sample_pose)
 
 
 def selftest(
@@ -242,7 +245,7 @@ def fold(
     **how.settings,
   )
   chain, truth, key = _problem(protein, seed)
-  beliefs = alphafold.blurred_truth(how.blur, truth, key)
+  beliefs = known_structures.blurred_truth(how.blur, truth, key)
   potential = _make_potential(config, chain, beliefs)
   start = time.monotonic()
   found = jax.block_until_ready(_fold(config, potential, key))
@@ -274,10 +277,10 @@ def mirror(
   how = _MIRROR
   config = alphafold.FoldConfig(steps=settings.steps)
   chain, truth, key = _problem(protein, seed)
-  beliefs = alphafold.blurred_truth(how.blur, truth, key)
+  beliefs = known_structures.blurred_truth(how.blur, truth, key)
   potential = _make_potential(config, chain, beliefs)
   start = time.monotonic()
-  native = alphafold.Pose(truth.torsions, jnp.zeros((len(chain.mask), 6)))
+  native = potentials.Pose(truth.torsions, jnp.zeros((len(chain.mask), 6)))
   native = _descend(config, potential, native).pose
   image = native._replace(torsions=-native.torsions)
   energies = [
@@ -294,12 +297,12 @@ def mirror(
 
 
 def _problem(protein: proteins.Chain, seed: int):
-  size = alphafold.padded_size(len(protein.sequence))
-  chain = alphafold.make_chain(protein.sequence, protein.breaks, size)
+  size = potentials.padded_size(len(protein.sequence))
+  chain = potentials.make_chain(protein.sequence, protein.breaks, size)
   key = jax.random.key(seed)
   for letter in protein.name.encode():
     key = jax.random.fold_in(key, letter)
-  return chain, alphafold.make_truth(protein, size), key
+  return chain, known_structures.make_truth(protein, size), key
 
 
 def _lines(kept: pathlib.Path) -> list[dict[str, Any]]:

@@ -58,7 +58,7 @@ from jax.typing import ArrayLike
 from matplotlib.figure import Figure
 
 from dl_lectures import training, types
-from dl_lectures.analysis import distograms
+from dl_lectures.analysis import distograms, known_structures
 from dl_lectures.data import coevolution, proteins
 from dl_lectures.data import features as inputs
 from dl_lectures.nets import distogram as nets
@@ -66,22 +66,17 @@ from dl_lectures.ops import (
   descent,
   distogram,
   geometry,
+  potentials,
   residue_labels,
   structure_scores,
 )
+from dl_lectures.ops.potentials import Beliefs, Pose, Potential
 from dl_lectures.training import report
 
 Array = jax.Array
 State = types.TrainState
 
 OPTIMIZERS = ('adam', 'lbfgs')
-
-# Shifts of a broken chain are angstrom where torsions are radians.
-_JUMP_SCALE = np.array([10.0, 10.0, 10.0, 1.0, 1.0, 1.0], np.float32)
-
-# Below these two atoms of residues that are not neighbours repel each other.
-_CA_RADIUS, _CB_RADIUS = 3.8, 3.5
-_VDW_SEPARATION = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -303,46 +298,6 @@ class Model(NamedTuple):
   step: int
 
 
-class Chain(NamedTuple):
-  """What is known of a chain beforehand; padded to L residues.
-
-  Attributes:
-    mask: [L] bool, the residues that are there.
-    glycine: [L] bool.
-    breaks: [L] bool, no bond leads here from the residue before.
-  """
-
-  mask: Array
-  glycine: Array
-  breaks: Array
-
-
-class Beliefs(NamedTuple):
-  """What a network says, or a self-test.
-
-  Attributes:
-    distances: [L, L, 64] log-probabilities.
-    reference: [L, L, 64] log-probabilities of any protein's; or None.
-    torsions: of phi and psi, [L, 2]; kappa 0 where nothing is known.
-  """
-
-  distances: Array
-  reference: Array | None
-  torsions: distogram.VonMises
-
-
-class Pose(NamedTuple):
-  """What is descended on.
-
-  Attributes:
-    torsions: [L, 2], phi and psi in radians.
-    jumps: [L, 6], see `geometry.backbone`; idle where the chain is whole.
-  """
-
-  torsions: Array
-  jumps: Array
-
-
 class Fold(NamedTuple):
   """What `fold` found: K structures, the lowest potential first.
 
@@ -357,343 +312,6 @@ class Fold(NamedTuple):
   energies: Array
   descents: Array
   best: Array
-
-
-class Potential(NamedTuple):
-  """V of one protein.
-
-  Attributes:
-    table: [L, L, 64, 2], splines of the distance; 0 for pairs that do not
-      count.
-    torsions: of phi and psi, [L, 2].
-    chain: the chain.
-  """
-
-  table: Array
-  torsions: distogram.VonMises
-  chain: Chain
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Blur:
-  """What a self-test does to the truth before it is believed; ours, not [R]'s.
-
-  It shows what the potential and the descent can do, whatever the network.
-  """
-
-  noise: float = 0.0  # angstrom, of each distance's mean
-  correlation: float = 0.0  # residues over which the noise is alike
-  uninformative: float = 0.0  # share of long-range pairs of which is no belief
-  distances: bool = True  # whether any distance is told
-  contacts: bool = False  # told are only contacts, nearer than 8 angstrom
-  torsions: bool = True  # whether any torsion is told
-  torsion_error: float = 20.0  # degrees, of each torsion's mean
-
-  def __post_init__(self):
-    """Refuses what cannot be, in one line."""
-    types.check_fields(self, 'noise correlation torsion_error', 0)
-    types.check_fields(self, 'uninformative', 0, 1)
-
-
-class Truth(NamedTuple):
-  """A known structure; padded with zeros.
-
-  Attributes:
-    cb: [L, 3], angstrom; CA of glycine.
-    ca: [L, 3].
-    torsions: [L, 2], phi and psi.
-  """
-
-  cb: Array
-  ca: Array
-  torsions: Array
-
-
-def padded_size(length: int) -> int:
-  """A few sizes for all lengths, so that programs are compiled for a few.
-
-  >>> [padded_size(length) for length in (40, 96, 97, 300)]
-  [96, 96, 128, 320]
-  """
-  return max(
-    96, -(-length // 32) * 32 if length <= 128 else -(-length // 64) * 64
-  )
-
-
-def make_chain(sequence: str, breaks: np.ndarray, size: int) -> Chain:
-  """What is known of a protein beforehand, padded to `size` residues."""
-  pad = (0, size - len(sequence))
-  glycine = np.array([letter == 'G' for letter in sequence])
-  return Chain(
-    mask=jnp.arange(size) < len(sequence),
-    glycine=jnp.asarray(np.pad(glycine, pad)),
-    breaks=jnp.asarray(np.pad(breaks, pad)),
-  )
-
-
-def make_truth(protein: proteins.Chain, size: int) -> Truth:
-  """The structure of a protein, padded to `size` residues."""
-  pad = [(0, size - len(protein.sequence)), (0, 0)]
-  atoms = jnp.asarray(np.pad(protein.backbone, [*pad, (0, 0)]))
-  torsions, known = geometry.torsions(
-    atoms, jnp.asarray(np.pad(protein.breaks, pad[0]))
-  )
-  return Truth(
-    cb=jnp.asarray(np.pad(protein.cb, pad)),
-    ca=atoms[:, 1],
-    torsions=jnp.where(known, torsions, 0.0)[:, :2],
-  )
-
-
-# Far apart in the sequence.
-_LONG_RANGE = 12
-
-# Neighbours' distances are nearly the same in all proteins: less noise.
-_NEIGHBOURS, _NEIGHBOUR_NOISE = 4, 0.25
-
-
-def blurred_truth(blur: Blur, truth: Truth, key: types.Key) -> Beliefs:
-  """Beliefs made from a structure that is known.
-
-  Args:
-    blur: how far from the truth they are.
-    truth: the structure.
-    key: consumed.
-  """
-  length = len(truth.cb)
-  far, hidden, turned = jax.random.split(key, 3)
-  apart = _separation(length)
-  distance = distogram.pair_distances(truth.cb) + distance_noise(
-    blur, length, far
-  )
-  believed = distogram.blurred(distance, max(0.5, blur.noise))
-  if blur.contacts:
-    believed = distogram.contacts_only(believed)
-  told = jax.random.uniform(hidden, (length, length)) >= blur.uninformative
-  told = jnp.triu(told, 1) | jnp.triu(told, 1).T | (apart < _LONG_RANGE)
-  told &= blur.distances
-  even = jnp.full_like(believed, -np.log(distogram.BINS))
-  error = jnp.deg2rad(blur.torsion_error)
-  mean = truth.torsions
-  mean += error * jax.random.normal(turned, mean.shape)
-  # The concentration of just this error.
-  kappa = distogram.concentration(jnp.exp(-(error**2) / 2)) * blur.torsions
-  return Beliefs(
-    jnp.where(told[..., None], believed, even),
-    None,
-    distogram.VonMises(wrap(mean), jnp.full(mean.shape, kappa)),
-  )
-
-
-def distance_noise(blur: Blur, length: int, key: types.Key) -> Array:
-  """[L, L] symmetric, angstrom; correlated along both of its axes."""
-  noise = jax.random.normal(key, (length, length))
-  noise = jnp.triu(noise, 1) + jnp.triu(noise, 1).T
-  if blur.correlation:
-    place = np.arange(length)
-    near = np.exp(-(((place[:, None] - place) / blur.correlation) ** 2))
-    near /= np.linalg.norm(near, axis=1, keepdims=True)
-    smooth = jnp.asarray(near, jnp.float32)
-    noise = smooth @ noise @ smooth.T
-  neighbours = _separation(length) < _NEIGHBOURS
-  return noise * jnp.where(
-    neighbours, _NEIGHBOUR_NOISE * blur.noise, blur.noise
-  )
-
-
-def make_potential(
-  config: FoldConfig, chain: Chain, beliefs: Beliefs
-) -> Potential:
-  """V_distance as splines, and the torsions' law ([R], Methods).
-
-  V_distance = -sum log P(d_ij | S, MSA) + sum log P(d_ij | length), over pairs
-  i < j; what is said of (i, j) and of (j, i) is averaged.
-
-  Args:
-    config: the cutoff and the weight of distances.
-    chain: padded to L residues.
-    beliefs: of L residues.
-  """
-  values = -beliefs.distances
-  if beliefs.reference is not None:
-    values += beliefs.reference
-  # Either half of the table is the whole belief.
-  values = (values + jnp.swapaxes(values, 0, 1)) / 2
-  values -= values[..., -1:]
-  apart = 1 - jnp.eye(values.shape[0])
-  pairs = chain.mask[:, None] * chain.mask[None, :] * apart
-  table = distogram.spline(values, config.cutoff) * pairs[..., None, None]
-  kappa = beliefs.torsions.kappa * known_torsions(chain)
-  return Potential(
-    config.distance_weight * table,
-    distogram.VonMises(beliefs.torsions.mean, kappa),
-    chain,
-  )
-
-
-def known_torsions(chain: Chain) -> Array:
-  """[L, 2] bool: phi and psi that move anything and mean anything."""
-  starts = chain.breaks.at[0].set(True)
-  ends = jnp.roll(starts | ~chain.mask, -1)
-  return jnp.stack([~starts & chain.mask, ~ends & chain.mask], axis=-1)
-
-
-def coordinates(chain: Chain, pose: Pose) -> Array:
-  """The backbone of a pose, [L, 3, 3]; omega is 180 degrees throughout."""
-  omega = jnp.full_like(pose.torsions[:, :1], jnp.pi)
-  return geometry.backbone(
-    jnp.concatenate([pose.torsions, omega], axis=-1),
-    breaks=chain.breaks,
-    jumps=pose.jumps * _JUMP_SCALE[None],
-  )
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def pair_sum(curve: Callable, points: Array, context: Any) -> Array:
-  """Sum over pairs of a curve of their distance, with its forces.
-
-  The forces come with the values, as one product of matrices: differentiation
-  of the [L, L] distances would read every table twice.
-
-  Args:
-    curve: (distance [L, L], context) -> its value and slope, [L, L] each and
-      symmetric.
-    points: [L, 3].
-    context: arrays for the curve; no gradient reaches them.
-  """
-  return _pair_sum(curve, points, context)[0]
-
-
-def _pair_sum(curve, points, context):
-  x, y, z = (points[:, k][:, None] - points[:, k][None] for k in range(3))
-  distance = jnp.sqrt(x * x + y * y + z * z + 1e-6)
-  value, slope = curve(distance, context)
-  pull = slope / distance
-  centred = points - jnp.mean(points, axis=0, keepdims=True)
-  sums = pull @ jnp.concatenate([centred, jnp.ones_like(points[:, :1])], -1)
-  return jnp.sum(value) / 2, centred * sums[:, 3:] - sums[:, :3]
-
-
-def _pair_sum_backward(curve, forces, gradient):
-  del curve
-  return gradient * forces, None
-
-
-pair_sum.defvjp(_pair_sum, _pair_sum_backward)
-
-
-def _distance_curve(distance: Array, context) -> tuple[Array, Array]:
-  table, weight = context
-  value, slope = distogram.evaluate(table, distance)
-  return weight * value, weight * slope
-
-
-def _repulsion(distance: Array, context) -> tuple[Array, Array]:
-  radius, pairs = context
-  overlap = jnp.maximum(radius - distance, 0.0) * pairs
-  return overlap**2, -2 * overlap
-
-
-def energy(
-  config: FoldConfig, potential: Potential, pose: Pose, progress: Array | float
-) -> Array:
-  """V = V_distance + V_torsion + V_vdw, [] nats ([R], Methods).
-
-  Args:
-    config: the weights.
-    potential: of the protein.
-    pose: one structure.
-    progress: 0 to 1, how far the descent is; matters where it is staged.
-  """
-  chain = potential.chain
-  atoms = coordinates(chain, pose)
-  beta = geometry.beta_carbons(atoms, chain.glycine)
-  apart = _separation(len(beta))
-  weight = (
-    stage_weights(apart, chain.mask, progress)
-    if config.staged
-    else jnp.ones((1, 1))
-  )
-  total = pair_sum(_distance_curve, beta, (potential.table, weight))
-  if config.vdw_weight:
-    pairs = chain.mask[:, None] & chain.mask[None] & (apart >= _VDW_SEPARATION)
-    pairs = pairs.astype(jnp.float32)
-    clash = pair_sum(_repulsion, atoms[:, 1], (_CA_RADIUS, pairs))
-    clash += pair_sum(_repulsion, beta, (_CB_RADIUS, pairs))
-    total += config.vdw_weight * clash
-  if config.torsion_weight:
-    law = potential.torsions
-    total -= config.torsion_weight * jnp.sum(
-      law.kappa * jnp.cos(pose.torsions - law.mean)
-    )
-  if config.rama_weight:
-    known = known_torsions(chain).all(-1)
-    total += config.rama_weight * jnp.sum(known * rama(pose.torsions))
-  return total
-
-
-def _separation(length: int) -> np.ndarray:
-  place = np.arange(length)
-  return np.abs(place[:, None] - place[None])
-
-
-def stage_weights(apart, mask, progress) -> Array:
-  """How much each pair counts: near ones at first, all from the middle on.
-
-  Ours, not [R]'s: without torsions it keeps halves of a chain from winding up
-  as each other's mirror images.
-  """
-  reach = 4 + jnp.sum(mask) * jnp.minimum(2 * progress, 1.0) ** 2
-  return jax.nn.sigmoid((reach - apart) / 2)
-
-
-# Ramachandran's regions: right-handed helix, strand, polyproline, left-handed
-# helix; shares and directions in round numbers.
-_RAMA_SHARES = np.array([0.45, 0.25, 0.22, 0.08])
-_RAMA_MEANS = np.deg2rad([[-63, -42], [-120, 135], [-68, 145], [60, 40]])
-_RAMA_KAPPA = np.array([[12, 10], [5, 7], [10, 8], [8, 6]])
-
-
-def rama(torsions: Array) -> Array:
-  """-log density of (phi, psi) in proteins in general: [L, 2] -> [L] nats."""
-  law = distogram.VonMises(
-    jnp.asarray(_RAMA_MEANS, jnp.float32)[None],
-    jnp.asarray(_RAMA_KAPPA, jnp.float32)[None],
-  )
-  nll = jnp.sum(distogram.von_mises_nll(torsions[:, None], law), axis=-1)
-  shares = jnp.asarray(np.log(_RAMA_SHARES), jnp.float32)[None]
-  return -jax.nn.logsumexp(shares - nll, axis=-1)
-
-
-def sample_pose(law: distogram.VonMises, chain: Chain, key: types.Key) -> Pose:
-  """A start: torsions drawn from their laws, pieces of the chain anywhere."""
-  own, far = jax.random.split(key)
-  jumps = jax.random.normal(far, (len(chain.mask), 6))
-  return Pose(sample_torsions(law, own), jumps)
-
-
-def sample_torsions(law: distogram.VonMises, key: types.Key) -> Array:
-  """Torsions from their laws, [L, 2]; of residues without, as in any protein.
-
-  Normal numbers stand for von Mises': as far from their mean on average.
-
-  Args:
-    law: of phi and psi, [L, 2].
-    key: consumed.
-  """
-  own, which = jax.random.split(key)
-  shares = jnp.asarray(np.log(_RAMA_SHARES), jnp.float32)
-  region = jax.random.categorical(which, shares, shape=law.mean.shape[:1])
-  unknown = jnp.all(law.kappa == 0, axis=-1, keepdims=True)
-  mean = jnp.where(
-    unknown, jnp.asarray(_RAMA_MEANS, jnp.float32)[region], law.mean
-  )
-  kappa = jnp.where(
-    unknown, jnp.asarray(_RAMA_KAPPA, jnp.float32)[region], law.kappa
-  )
-  resultant = jax.scipy.special.i1e(kappa) / jax.scipy.special.i0e(kappa)
-  spread = jnp.sqrt(-2 * jnp.log(jnp.maximum(resultant, 1e-6)))
-  return wrap(mean + spread * jax.random.normal(own, mean.shape))
 
 
 # Pairs up to so far apart fix the torsions between them, all but their hand.
@@ -732,7 +350,7 @@ def fit_locally(
 
   def values(torsions: Array) -> Array:
     """[L, 4]: V of the pair of each residue and the one d after it."""
-    atoms = coordinates(chain, start._replace(torsions=torsions))
+    atoms = potentials.coordinates(chain, start._replace(torsions=torsions))
     beta = geometry.beta_carbons(atoms, chain.glycine)
     square = jnp.sum((beta[last] - beta[first]) ** 2, axis=-1)
     return distogram.evaluate(table, jnp.sqrt(square + 1e-6))[0]
@@ -762,7 +380,7 @@ def fit_locally(
   steps = config.local_steps
   drawing, chance, phase = jax.random.split(key, 3)
   inputs = (
-    jax.vmap(sample_torsions, (None, 0))(
+    jax.vmap(potentials.sample_torsions, (None, 0))(
       potential.torsions, jax.random.split(drawing, steps)
     ),
     jax.random.uniform(chance, (steps, length)),
@@ -778,13 +396,9 @@ def corrupt(config: FoldConfig, pose: Pose, key: types.Key) -> Pose:
   """A pose with noise on its torsions: where the next descent starts."""
   noise = jax.random.normal(key, pose.torsions.shape)
   return Pose(
-    wrap(pose.torsions + np.deg2rad(config.noise) * noise), pose.jumps
+    potentials.wrap(pose.torsions + np.deg2rad(config.noise) * noise),
+    pose.jumps,
   )
-
-
-def wrap(angle: Array) -> Array:
-  """The same angle within -pi and pi."""
-  return jnp.arctan2(jnp.sin(angle), jnp.cos(angle))
 
 
 class Descent(NamedTuple):
@@ -805,7 +419,7 @@ def descend(config: FoldConfig, potential: Potential, start: Pose) -> Descent:
   """Descends from one start; `jax.vmap` does many side by side."""
 
   def loss(pose: Pose, progress: Array | float = 1.0) -> Array:
-    return energy(config, potential, pose, progress)
+    return potentials.energy(config, potential, pose, progress)
 
   if config.optimizer == 'adam':
     pose, trace = descent.adam(loss, start, config.steps, config.learning_rate)
@@ -834,7 +448,7 @@ def fold(
   """
   law, chain = potential.torsions, potential.chain
   if sample is None:
-    sample = functools.partial(sample_pose, law, chain)
+    sample = functools.partial(potentials.sample_pose, law, chain)
   size = config.pool
   descents = jax.vmap(functools.partial(descend, config, potential))
 
@@ -874,7 +488,7 @@ def fold(
   if config.polish:
 
     def loss(pose: Pose) -> Array:
-      return energy(config, potential, pose, 1.0)
+      return potentials.energy(config, potential, pose, 1.0)
 
     winner = jax.tree.map(lambda x: x[0], pool)
     pose, trace = descent.lbfgs(loss, winner, config.polish)
@@ -1321,9 +935,9 @@ def fold_chain(
     'tm' and 'potential' of the lowest potential of all rounds, the same of the
     first round, 'torsions_tm' of a fold without distances.
   """
-  size = padded_size(len(protein.sequence))
-  chain = make_chain(protein.sequence, protein.breaks, size)
-  truth = make_truth(protein, size)
+  size = potentials.padded_size(len(protein.sequence))
+  chain = potentials.make_chain(protein.sequence, protein.breaks, size)
+  truth = known_structures.make_truth(protein, size)
   beliefs = beliefs_of(said, reference, size)
   key = jax.random.fold_in(jax.random.key(config.seed), len(protein.sequence))
   found = {}
@@ -1356,8 +970,8 @@ def fold_chain(
 PREDICTED = FoldConfig(staged=True, rama_weight=3.0, pool=8)
 
 _jit_fold = jax.jit(fold, static_argnums=0)
-_jit_make_potential = jax.jit(make_potential, static_argnums=0)
-_jit_coordinates = jax.jit(coordinates)
+_jit_make_potential = jax.jit(potentials.make_potential, static_argnums=0)
+_jit_coordinates = jax.jit(potentials.coordinates)
 _jit_scores = jax.jit(functools.partial(structure_scores.superposed, starts=8))
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from dl_lectures import training
+from dl_lectures.analysis import known_structures
 from dl_lectures.data import coevolution, proteins
 from dl_lectures.data import features as inputs
 from dl_lectures.nets import distogram as nets
-from dl_lectures.ops import descent, distogram, structure_scores
+from dl_lectures.ops import descent, distogram, potentials, structure_scores
 from dl_lectures.systems import alphafold
 from dl_lectures.types import UsageError
 
@@ -22,13 +23,13 @@ SIZE, LENGTH = 32, 28
 CONFIG = alphafold.FoldConfig(
   steps=200, restarts=4, rounds=2, pool=6, polish=40, noise=5.0, fresh=0.0
 )
-TRUTH = alphafold.Blur()
+TRUTH = known_structures.Blur()
 
-make_potential = jax.jit(alphafold.make_potential, static_argnums=0)
-energy = jax.jit(alphafold.energy, static_argnums=0)
-slope = jax.jit(jax.grad(alphafold.energy, argnums=2), static_argnums=0)
-blurred_truth = jax.jit(alphafold.blurred_truth, static_argnums=0)
-coordinates = jax.jit(alphafold.coordinates)
+make_potential = jax.jit(potentials.make_potential, static_argnums=0)
+energy = jax.jit(potentials.energy, static_argnums=0)
+slope = jax.jit(jax.grad(potentials.energy, argnums=2), static_argnums=0)
+blurred_truth = jax.jit(known_structures.blurred_truth, static_argnums=0)
+coordinates = jax.jit(potentials.coordinates)
 fold = jax.jit(alphafold.fold, static_argnums=0)
 tm = jax.jit(functools.partial(structure_scores.superposed, starts=8))
 
@@ -44,8 +45,8 @@ class Native:
       cb=whole.cb[:LENGTH],
       breaks=whole.breaks[:LENGTH],
     )
-    self.chain = alphafold.make_chain(piece.sequence, piece.breaks, SIZE)
-    self.truth = alphafold.make_truth(piece, SIZE)
+    self.chain = potentials.make_chain(piece.sequence, piece.breaks, SIZE)
+    self.truth = known_structures.make_truth(piece, SIZE)
 
   def beliefs(self, blur=TRUTH):
     return blurred_truth(blur, self.truth, jax.random.key(0))
@@ -59,7 +60,7 @@ class Native:
     if seed is not None:
       noise = jax.random.normal(jax.random.key(seed), torsions.shape)
       torsions += 0.5 * noise
-    return alphafold.Pose(torsions, jnp.zeros((SIZE, 6)))
+    return potentials.Pose(torsions, jnp.zeros((SIZE, 6)))
 
 
 @pytest.fixture(scope='module')
@@ -97,41 +98,17 @@ def test_gradient_is_that_of_finite_differences(native):
     )
 
 
-def test_forces_are_those_of_autodiff():
-  points = np.random.default_rng(0).normal(size=(9, 3)).astype('f') * 4
-
-  def curve(distance, weight):
-    return weight * distance**3, weight * 3 * distance**2
-
-  def plain(points):
-    square = jnp.sum((points[:, None] - points[None]) ** 2, -1) + 1e-6
-    return jnp.sum(2.0 * square**1.5) / 2
-
-  @jax.jit
-  def ours(points):
-    return alphafold.pair_sum(curve, points, 2.0)
-
-  value, forces = jax.value_and_grad(ours)(points)
-  expected, gradient = jax.jit(jax.value_and_grad(plain))(points)
-  assert float(value) == pytest.approx(float(expected), rel=1e-5)
-  np.testing.assert_allclose(forces, gradient, rtol=1e-3, atol=0.05)
-  # Neither turning nor moving changes anything.
-  rotation, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
-  again = ours(points @ rotation.astype('f') + 10.0)
-  assert float(again) == pytest.approx(float(value), rel=1e-4)
-
-
 def test_parts_of_the_potential_by_hand(native):
   """Of two atoms 3 A apart that repel below 3.8 A: .8 squared."""
   points = jnp.array([[0.0, 0, 0], [3, 0, 0]])
-  clash = alphafold.pair_sum(
-    alphafold._repulsion, points, (3.8, jnp.ones((2, 2)) - jnp.eye(2))
+  clash = potentials.pair_sum(
+    potentials._repulsion, points, (3.8, jnp.ones((2, 2)) - jnp.eye(2))
   )
   assert float(clash) == pytest.approx(0.64, rel=1e-4)
   # Torsions alone: -sum kappa cos(0) at their mean.
   only = dataclasses.replace(CONFIG, distance_weight=0.0, vdw_weight=0.0)
   potential = native.potential(config=only)
-  mean = alphafold.Pose(potential.torsions.mean, jnp.zeros((SIZE, 6)))
+  mean = potentials.Pose(potential.torsions.mean, jnp.zeros((SIZE, 6)))
   kappa = float(potential.torsions.kappa.max())
   value = float(energy(only, potential, mean, 1.0))
   # Two of each residue, but for the first phi and the last psi.
@@ -173,17 +150,6 @@ def test_terminal_torsions_do_not_count(native):
   assert float(energy(FULL, potential, inside, 1.0)) > value + 10
 
 
-def test_known_torsions_of_a_broken_chain():
-  chain = alphafold.Chain(
-    mask=jnp.arange(6) < 5,
-    glycine=jnp.zeros(6, bool),
-    breaks=jnp.arange(6) == 2,
-  )
-  known = alphafold.known_torsions(chain)
-  assert known[:, 0].tolist() == [False, True, False, True, True, False]
-  assert known[:, 1].tolist() == [True, False, True, True, False, False]
-
-
 def test_glycine_is_measured_at_its_alpha_carbon(native):
   # With all residues glycine the potential's minimum is in CA distances.
   chain = native.chain._replace(glycine=native.chain.mask)
@@ -205,38 +171,13 @@ def test_the_mirror_image_has_the_higher_potential(native):
   assert values[0] < values[1] - 100
 
 
-def test_near_pairs_come_first():
-  apart = jnp.arange(100)[None]
-  mask = jnp.ones(100, bool)
-  weights = alphafold.stage_weights(
-    apart, mask, jnp.array([[0.0], [0.25], [0.5]])
-  )
-  assert weights[0, 1] > 0.7
-  assert weights[0, 12] < 0.05
-  assert weights[1, 20] > 0.9
-  assert weights[1, 60] < 0.05
-  assert weights[2, :95].min() > 0.9
-
-
-def test_rama_prefers_what_proteins_do():
-  places = jnp.deg2rad(jnp.array([[-63.0, -42.0], [-120, 135], [80, -120]]))
-  rama = jax.jit(alphafold.rama)
-  helix, strand, nowhere = rama(places)
-  assert max(helix, strand) + 3 < nowhere
-  # A density: it sums to one over all angles.
-  grid = jnp.deg2rad(jnp.arange(-180.0, 180.0, 5.0))
-  every = jnp.stack(jnp.meshgrid(grid, grid), -1).reshape(-1, 2)
-  total = jnp.sum(jnp.exp(-rama(every))) * jnp.deg2rad(5.0) ** 2
-  assert float(total) == pytest.approx(1, abs=1e-3)
-
-
 def test_starts_follow_their_law(native):
   law = distogram.VonMises(
     jnp.full((SIZE, 2), 3.0), jnp.full((SIZE, 2), 4.0).at[1].set(0.0)
   )
   law = law._replace(kappa=law.kappa.at[2, 0].set(0.0))
   keys = jax.random.split(jax.random.key(0), 400)
-  draw = jax.jit(jax.vmap(alphafold.sample_pose, (None, None, 0)))
+  draw = jax.jit(jax.vmap(potentials.sample_pose, (None, None, 0)))
   drawn = draw(law, native.chain, keys).torsions
   found = jnp.mean(jnp.exp(1j * drawn), axis=0)
   # I1(4) / I0(4) = .8635.
@@ -247,26 +188,9 @@ def test_starts_follow_their_law(native):
   assert float(jnp.abs(found[2, 1])) == pytest.approx(0.8635, abs=0.05)
 
 
-def test_torsions_of_which_nothing_is_known_are_those_of_any_protein():
-  law = distogram.VonMises(jnp.full((2000, 2), 2.0), jnp.zeros((2000, 2)))
-  drawn = jax.jit(alphafold.sample_torsions)(law, jax.random.key(0))
-  helix = np.deg2rad([-63, -42])
-  off = np.abs(np.asarray(alphafold.wrap(drawn - helix[None])))
-  # Nine of twenty are helices, all of them within 60 degrees.
-  assert np.mean((off < np.deg2rad(60)).all(-1)) == pytest.approx(
-    0.45, abs=0.04
-  )
-  # Likelier than any angles at all.
-  any_angle = jax.random.uniform(
-    jax.random.key(1), (2000, 2), minval=-np.pi, maxval=np.pi
-  )
-  rama = jax.jit(alphafold.rama)
-  assert jnp.mean(rama(drawn)) < jnp.mean(rama(any_angle)) - 3
-
-
 def right_torsions(poses, native):
   """The share of residues within 60 degrees of the truth, but for the ends."""
-  off = jnp.abs(alphafold.wrap(poses.torsions - native.truth.torsions[None]))
+  off = jnp.abs(potentials.wrap(poses.torsions - native.truth.torsions[None]))
   return float(jnp.mean((off < np.deg2rad(60)).all(-1)[:, 1 : LENGTH - 1]))
 
 
@@ -277,10 +201,10 @@ fit_locally = jax.jit(
 
 
 def test_near_pairs_alone_find_the_torsions(native):
-  beliefs = native.beliefs(alphafold.Blur(torsions=False))
+  beliefs = native.beliefs(known_structures.Blur(torsions=False))
   potential = make_potential(LOCAL, native.chain, beliefs)
   keys = jax.random.split(jax.random.key(5), 8)
-  draw = jax.jit(jax.vmap(alphafold.sample_pose, (None, None, 0)))
+  draw = jax.jit(jax.vmap(potentials.sample_pose, (None, None, 0)))
   starts = draw(potential.torsions, native.chain, keys)
   found = fit_locally(potential, starts, keys)
   assert right_torsions(starts, native) < 0.5
@@ -296,7 +220,7 @@ def test_metropolis_keeps_what_the_pairs_around_call_for(native, monkeypatch):
   """At temperature 0 no step may raise V of the near pairs."""
   monkeypatch.setattr(alphafold, '_LOCAL_TEMPERATURES', (1e-6, 1e-6))
   potential = native.potential()
-  near = jnp.asarray((alphafold._separation(SIZE) <= 4) * 1.0)
+  near = jnp.asarray((potentials.separation(SIZE) <= 4) * 1.0)
   banded = potential._replace(table=potential.table * near[..., None, None])
   only = dataclasses.replace(
     CONFIG, torsion_weight=0.0, vdw_weight=0.0, local_steps=3
@@ -331,34 +255,13 @@ def test_noise_is_as_large_as_told(native):
     - native.truth.torsions
     for key in jax.random.split(jax.random.key(0), 10)
   ]
-  off = alphafold.wrap(jnp.stack(moved))
+  off = potentials.wrap(jnp.stack(moved))
   assert float(jnp.std(off)) == pytest.approx(np.deg2rad(5), rel=0.1)
-
-
-@pytest.mark.parametrize('correlation', [0.0, 3.0])
-def test_distances_are_off_as_told(correlation):
-  blur = alphafold.Blur(noise=2.0, correlation=correlation)
-  keys = jax.random.split(jax.random.key(2), 20)
-  draw = jax.jit(
-    jax.vmap(lambda key: alphafold.distance_noise(blur, SIZE, key))
-  )
-  off: np.ndarray = np.array(draw(keys), float)
-  np.testing.assert_allclose(off, off.swapaxes(1, 2), atol=1e-5)
-  apart = np.abs(np.arange(SIZE)[:, None] - np.arange(SIZE))
-  far = apart > 8
-  assert np.std(off[:, far]) == pytest.approx(2, rel=0.15)
-  assert np.std(off[:, apart == 2]) < 1
-  pairs = far[:, 1:] & far[:, :-1]
-  first, second = off[:, :, 1:][:, pairs], off[:, :, :-1][:, pairs]
-  alike = np.corrcoef(first.ravel(), second.ravel())[0, 1]
-  # A Gaussian kernel met by itself: exp(-1 / (2 * 3 ** 2)).
-  expected = np.exp(-1 / 18) if correlation else 0.0
-  assert alike == pytest.approx(expected, abs=0.05)
 
 
 def test_blur_hides_what_it_is_told_to(native):
   def beliefs(**blur):
-    return native.beliefs(alphafold.Blur(**blur))
+    return native.beliefs(known_structures.Blur(**blur))
 
   apart = np.abs(np.arange(SIZE)[:, None] - np.arange(SIZE))
   even = jnp.ptp(beliefs(uninformative=0.5).distances, axis=-1) < 1e-6
@@ -369,7 +272,7 @@ def test_blur_hides_what_it_is_told_to(native):
   blunt = beliefs(contacts=True).distances
   touching = distogram.contact_probability(beliefs().distances) > 0.9
   assert jnp.ptp(blunt[touching][:, 6:19], axis=-1).max() < 0.05
-  error = alphafold.wrap(beliefs().torsions.mean - native.truth.torsions)
+  error = potentials.wrap(beliefs().torsions.mean - native.truth.torsions)
   assert float(jnp.std(error)) == pytest.approx(np.deg2rad(20), rel=0.3)
 
 
