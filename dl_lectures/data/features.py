@@ -32,6 +32,8 @@ TORSION_CENTRES = (-np.pi + _DEGREES * (np.arange(TORSION_BINS) + 0.5)).astype(
   np.float32
 )
 UNKNOWN = -1
+# Of a pair that are read with its couplings and beside them.
+SCORES = 4
 
 # Couplings this far apart in the chain, and farther, are the scale of scores.
 _APART = 4
@@ -42,7 +44,7 @@ class Features(NamedTuple):
   """Of a chain of L residues.
 
   Attributes:
-    pairs: [L, L, P] float32.
+    pairs: [L, L, P] float32; float16 with couplings, of which there are many.
     residues: [L, C] float32.
   """
 
@@ -84,24 +86,21 @@ def features(made: Alignment, couplings: bool = False) -> Features:
 
   Of a pair: the size of its coupling, corrected, in units of its deviation
   over the chain; the same in log of the size; the gap matrix; if asked for, the
-  441 couplings themselves. Of a residue: its letter, the reweighted profile and
-  its entropy, the deletion probability, how many rows there are and how many
-  count, its place.
+  size of its covariances, corrected, likewise in units of its deviation (ours),
+  and the 441 couplings themselves, in units of theirs. Of a residue: its
+  letter, the reweighted profile and its entropy, the deletion probability, how
+  many rows there are and how many count, its place.
 
   Args:
     made: the alignment, of L columns.
-    couplings: whether P is 444 instead of 3, and C 74 instead of 53.
+    couplings: whether P is 445 instead of 3, and C 74 instead of 53.
   """
   rows, length = made.rows, made.rows.shape[1]
   weights, strict = coevolution.weights_at(rows, (0.62, 0.8))
   model = coevolution.mean_field(rows, strict)
   size = coevolution.frobenius(model.couplings)
-  score = coevolution.corrected(size)
-  place = np.arange(length)
-  far = np.abs(place[:, None] - place[None]) >= _APART
-  spread = score[far].std() if far.any() else 0.0
   pairs = [
-    (score / max(spread, 1e-6))[..., None],
+    _scaled(coevolution.corrected(size))[..., None],
     np.log1p(size)[..., None],
     coevolution.gap_matrix(rows)[..., None],
   ]
@@ -117,12 +116,23 @@ def features(made: Alignment, couplings: bool = False) -> Features:
     _places(length),
   ]
   if couplings:
-    pairs.append(model.couplings.reshape(length, length, -1))
+    covariance = coevolution.covariance_size(rows, strict)
+    pairs.append(_scaled(coevolution.corrected(covariance))[..., None])
+    each = _scaled(coevolution.zero_sum(model.couplings))
+    pairs.append(each.reshape(length, length, -1))
     residues.append(model.fields)
   return Features(
-    np.concatenate(pairs, axis=-1, dtype=np.float32),
+    np.concatenate(pairs, axis=-1, dtype='e' if couplings else 'f'),
     np.concatenate(residues, axis=-1, dtype=np.float32),
   )
+
+
+def _scaled(pairs: np.ndarray) -> np.ndarray:
+  """In units of the deviation of pairs that are not neighbours."""
+  place = np.arange(len(pairs))
+  far = np.abs(place[:, None] - place[None]) >= _APART
+  spread = pairs[far].std() if far.any() else 0.0
+  return pairs / max(spread, 1e-6)
 
 
 def background(sequence: str) -> Features:
@@ -189,26 +199,37 @@ def labels(chain: Chain) -> Labels:
 _torsions = jax.jit(geometry.torsions)
 
 
-def crop(of: Features, rows: np.ndarray, columns: np.ndarray) -> Crop:
+def crop(
+  of: Features,
+  rows: np.ndarray,
+  columns: np.ndarray,
+  around: int | None = None,
+) -> Crop:
   """A crop of features; where it reaches beyond the chain they are 0.
 
   Args:
     of: a chain of L residues.
     rows: [S], places of i in the chain, one after the other; any numbers.
     columns: [S], of j.
+    around: how many of the features are read of rows among themselves, and of
+      columns; all by default.
   """
   row_mask, column_mask = (
     _inside(at, len(of.residues)) for at in (rows, columns)
   )
   i, j = np.where(row_mask, rows, 0), np.where(column_mask, columns, 0)
 
-  def pairs(a, b, there, here):
-    return of.pairs[np.ix_(a, b)] * (there[:, None] & here)[..., None]
+  some = of.pairs[..., :around]
+
+  def pairs(these, a, b, there, here):
+    found = these[np.ix_(a, b)]
+    found[~(there[:, None] & here)] = 0
+    return found
 
   return Crop(
-    pairs=pairs(i, j, row_mask, column_mask),
-    row_pairs=pairs(i, i, row_mask, row_mask),
-    column_pairs=pairs(j, j, column_mask, column_mask),
+    pairs=pairs(of.pairs, i, j, row_mask, column_mask),
+    row_pairs=pairs(some, i, i, row_mask, row_mask),
+    column_pairs=pairs(some, j, j, column_mask, column_mask),
     rows=of.residues[i] * row_mask[:, None],
     columns=of.residues[j] * column_mask[:, None],
     row_mask=row_mask,

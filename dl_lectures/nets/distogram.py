@@ -13,7 +13,8 @@ alphafold_casp13. Slides: deck 000, "AlphaFold System".
            distogram of the crop     pooled along i and along j:
            + a bias for each j - i   torsions, structure, surface
 
-Shapes: N crops, S residues along a side, P features of a pair, C of a residue.
+Shapes: N crops, S residues along a side, P or Q features of a pair, C of a
+residue.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from dl_lectures.nets.convolution import (
   Normalise,
   apply_norm,
 )
+from dl_lectures.nets.linear import Linear
 from dl_lectures.types import Array
 
 
@@ -39,8 +41,9 @@ class Crop(NamedTuple):
 
   Attributes:
     pairs: [N, S, S, P], of (i, j).
-    row_pairs: [N, S, S, P], of (i, i'), the rows among themselves.
-    column_pairs: [N, S, S, P], of (j, j').
+    row_pairs: [N, S, S, Q], of (i, i'), the rows among themselves: the first Q
+      of the P features, or all.
+    column_pairs: [N, S, S, Q], of (j, j').
     rows: [N, S, C], of i.
     columns: [N, S, C], of j.
     row_mask: [N, S] bool, whether there is such a residue.
@@ -117,6 +120,7 @@ class DistogramNet(hk.Module):
     heads: tuple[int, int, int] | None = None,
     num_biases: int = 64,
     residue_channels: int = 0,
+    pair_channels: int = 0,
     norm: Callable[[], Normalise] | None = None,
     dropout: float = 0.0,
     name: str | None = None,
@@ -133,6 +137,8 @@ class DistogramNet(hk.Module):
       residue_channels: of a linear layer that residues pass before they are
         spread over the pairs, which makes the first convolution cheap; 0 for
         none.
+      pair_channels: of a linear layer that the last P - Q features of pairs
+        pass, of which there may be hundreds; 0 for none.
       norm: as for `BottleneckTower`.
       dropout: likewise.
       name: the module's name.
@@ -140,6 +146,7 @@ class DistogramNet(hk.Module):
     super().__init__(name=name)
     self.towers, self.bins, self.heads = towers, bins, heads
     self.num_biases, self.residue_channels = num_biases, residue_channels
+    self.pair_channels = pair_channels
     self.norm, self.dropout = norm, dropout
 
   def __call__(self, crop: Crop, is_training: bool | None = None) -> Prediction:
@@ -148,6 +155,12 @@ class DistogramNet(hk.Module):
     if self.residue_channels:
       narrow = hk.Linear(self.residue_channels, name='residues')
       crop = crop._replace(rows=narrow(crop.rows), columns=narrow(crop.columns))
+    few = crop.row_pairs.shape[-1]
+    if self.pair_channels and few < crop.pairs.shape[-1]:
+      narrow = Linear(self.pair_channels, name='pairs')
+      many = narrow(crop.pairs[..., few:].astype(crop.rows.dtype))
+      pairs = jnp.concatenate([crop.pairs[..., :few], many], axis=-1)
+      crop = crop._replace(pairs=pairs)
     x = _stacked(crop) * mask[..., None]
     for tower in self.towers:
       x = BottleneckTower(
@@ -182,7 +195,7 @@ def _separation(crop: Crop) -> Array:
 
 
 def _stacked(crop: Crop) -> Array:
-  """All that is known of a pair, [N, S, S, 3 P + 2 C + 2]."""
+  """All that is known of a pair, [N, S, S, P + 2 Q + 2 C + 2]."""
   size = crop.rows.shape[1]
   rows = jnp.repeat(crop.rows[:, :, None], size, axis=2)
   columns = jnp.repeat(crop.columns[:, None], size, axis=1)

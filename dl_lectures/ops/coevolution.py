@@ -321,9 +321,43 @@ def frobenius(couplings: np.ndarray) -> np.ndarray:
   Args:
     couplings: [L, L, q, q]; the last state is the gap.
   """
-  centred = couplings - couplings.mean(2, keepdims=True)
-  centred -= centred.mean(3, keepdims=True)
+  centred = zero_sum(couplings)
   return np.sqrt(np.sum(centred[..., :-1, :-1] ** 2, axis=(2, 3)))
+
+
+def zero_sum(couplings: np.ndarray) -> np.ndarray:
+  """Couplings whose rows and columns have the mean 0, of the same P(s).
+
+  Args:
+    couplings: [L, L, q, q].
+  """
+  centred = couplings - couplings.mean(2, keepdims=True)
+  return centred - centred.mean(3, keepdims=True)
+
+
+def covariance_size(
+  rows: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
+  """The size of the covariances of each pair of columns, [L, L] float32.
+
+  They tell of contacts through others too, and less of noise than couplings do.
+
+  Args:
+    rows: [N, L].
+    weights: [N]; by default `sequence_weights` at an identity of .8.
+
+  >>> rows = np.array([[0, 3, 5], [0, 3, 5], [2, 7, 5], [2, 7, 4]], np.int8)
+  >>> covariance_size(rows, np.ones(4)).round(2)[0].tolist()
+  [0.5, 0.5, 0.25]
+  """
+  weights = sequence_weights(rows, 0.8) if weights is None else weights
+  weights = weights / weights.sum()
+  length, kept = rows.shape[1], STATES - 1
+  x = one_hot(states(rows), STATES)[..., :kept]
+  x = (x - np.einsum('n,nla->la', weights, x)) * np.sqrt(weights)[:, None, None]
+  flat = x.reshape(len(x), -1).astype(np.float32)
+  blocks = (flat.T @ flat).reshape(length, kept, length, kept)
+  return np.sqrt(np.einsum('iajb,iajb->ij', blocks, blocks))
 
 
 def corrected(score: np.ndarray) -> np.ndarray:

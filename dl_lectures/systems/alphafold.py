@@ -14,11 +14,13 @@ with AlphaFold", "AlphaFold System", "Optimise potential with gradient descent".
                      |
                      └──> the structure with the lowest potential
 
-Both halves stand on their own: `make_potential` takes a distogram and laws of
-torsions, whoever made them, and `fold` descends; `predict` reads an alignment,
-natural or drawn. The network learns from alignments that are drawn for 42 known
-structures (`data/coevolution`); none of these has the fold of a chain that it
-is judged on. The published one, of 21 million weights, is the preset `paper`.
+Both halves stand on their own: `predict` reads an alignment, natural or drawn;
+`ops/potentials` makes V of a distogram and laws of torsions, whoever made them
+(`analysis/known_structures`: of the truth), and `fold` descends. The network
+learns from alignments that are drawn for 42 known structures
+(`data/coevolution`); none of these has the fold of a chain that it is judged
+on. The preset `couplings` reads what `laptop` reads and the couplings as such,
+like the published network of 21 million weights, the preset `paper`.
 
   python -m experiments.alphafold_train --preset=laptop
   python -m experiments.alphafold_fold --input=family.a3m --model=WORKDIR
@@ -89,6 +91,9 @@ class Config:
   depth: int = 1024  # rows that are drawn
   shallowest: int = 16  # rows of a variant, at least; [R]: half of all
   couplings: bool = False  # read as such, not only their size; [R]: yes
+  # That couplings of (i, j) are squeezed into; [R]: 0, not, and those of crops
+  # on the diagonal are read as well.
+  coupling_channels: int = 8
   crop: int = 64  # residues along a side; [R]: 64
   # Blocks and channels, of one tower after the other; the towers of [R], of 28
   # and 192 layers, have as many blocks less their first and last layer.
@@ -115,7 +120,8 @@ class Config:
     names = 'alignments variants batch_size num_steps stride test_chains'
     types.check_fields(self, names, 1)
     names = 'learning_rate torsion_weight structure_weight surface_weight'
-    types.check_fields(self, f'{names} residue_channels fold_rounds', 0)
+    sizes = 'coupling_channels residue_channels fold_rounds'
+    types.check_fields(self, f'{names} {sizes}', 0)
     types.check_fields(self, 'curve_chains', 0, self.test_chains)
     types.check_fields(self, 'depth shallowest test_depth', 2)
     types.check_fields(self, 'crop', 8)
@@ -150,6 +156,7 @@ class Config:
 
 _PAPER = Config(
   couplings=True,
+  coupling_channels=0,
   alignments=10,
   depth=4096,
   towers=(26, 256, 190, 128),
@@ -183,6 +190,8 @@ PRESETS = {
     fold_rounds=0,
   ),
   'laptop': Config(),
+  # An alignment of its own for each example.
+  'couplings': Config(couplings=True, alignments=5, variants=1, num_steps=1800),
   'small': dataclasses.replace(
     _PAPER,
     couplings=False,
@@ -306,12 +315,14 @@ class Fold(NamedTuple):
     energies: [K] float32.
     descents: [rounds, steps, restarts] float32, V along all descents.
     best: [rounds] float32, the lowest V after each round.
+    winners: its pose, of [rounds, ...] arrays.
   """
 
   poses: Pose
   energies: Array
   descents: Array
   best: Array
+  winners: Pose
 
 
 # Pairs up to so far apart fix the torsions between them, all but their hand.
@@ -478,11 +489,12 @@ def fold(
       lambda a, b: jnp.concatenate([a, b])[order], pool, found.pose
     )
     energies = every[order]
-    return (pool, energies), (found.trace.T, energies[0])
+    winner = jax.tree.map(lambda x: x[0], pool)
+    return (pool, energies), (found.trace.T, energies[0], winner)
 
   length = len(chain.mask)
   empty = Pose(jnp.zeros((size, length, 2)), jnp.zeros((size, length, 6)))
-  (pool, energies), (traces, best) = jax.lax.scan(
+  (pool, energies), (traces, best, winners) = jax.lax.scan(
     one_round, (empty, jnp.full(size, jnp.inf)), jnp.arange(config.rounds)
   )
   if config.polish:
@@ -494,7 +506,7 @@ def fold(
     pose, trace = descent.lbfgs(loss, winner, config.polish)
     pool = jax.tree.map(lambda a, b: a.at[0].set(b), pool, pose)
     energies = energies.at[0].set(trace[-1])
-  return Fold(pool, energies, traces, best)
+  return Fold(pool, energies, traces, best, winners)
 
 
 # Of phi times psi, of coil, helix and strand, of burial.
@@ -526,7 +538,10 @@ def networks(config: Config) -> dict[str, hk.TransformedWithState]:
 
   return {
     'network': made(
-      config.towers, heads=_HEADS, residue_channels=config.residue_channels
+      config.towers,
+      heads=_HEADS,
+      residue_channels=config.residue_channels,
+      pair_channels=config.coupling_channels,
     ),
     'reference': made(config.reference_towers),
   }
@@ -629,24 +644,32 @@ def batches(
   while True:
     random = np.random.default_rng((config.seed, step))
     which = random.integers(len(examples), size=config.batch_size)
-    crops = [cut(examples[i], config.crop, random) for i in which]
+    crops = [cut(config, examples[i], random) for i in which]
     crop, background, *labels = jax.tree.map(lambda *x: np.stack(x), *crops)
     yield Batch(nets.Crop(*crop), nets.Crop(*background), *labels)
     step += 1
 
 
-def cut(example: Example, size: int, random: np.random.Generator) -> tuple:
+def cut(config: Config, example: Example, random: np.random.Generator) -> tuple:
   """A crop at random places, up to a quarter of it outside the chain."""
-  length = len(example.labels.torsions)
+  length, size = len(example.labels.torsions), config.crop
   low, high = sorted((0, length - size))
   edge = size // 4
   first = random.integers(low - edge, high + edge + 1, size=2)
   rows, columns = (np.arange(at, at + size) for at in first)
   return (
-    inputs.crop(example.features, rows, columns),
-    inputs.crop(example.background, rows, columns),
+    crop_of(config, example.features, rows, columns),
+    crop_of(config, example.background, rows, columns),
     *inputs.crop_labels(example.labels, rows, columns),
   )
+
+
+def crop_of(
+  config: Config, of: inputs.Features, rows: np.ndarray, columns: np.ndarray
+) -> inputs.Crop:
+  """What the networks read of rows i and columns j."""
+  around = inputs.SCORES if config.coupling_channels else None
+  return inputs.crop(of, rows, columns, around)
 
 
 def init(
@@ -703,7 +726,7 @@ def predict(
       group = places[k : k + model.config.batch_size]
       filled = (group * model.config.batch_size)[: model.config.batch_size]
       crops = [
-        inputs.crop(of, np.arange(i, i + size), np.arange(j, j + size))
+        crop_of(model.config, of, i + np.arange(size), j + np.arange(size))
         for i, j in filled
       ]
       crop = nets.Crop(*jax.tree.map(lambda *x: np.stack(x), *crops))
@@ -943,24 +966,27 @@ def fold_chain(
   found = {}
   for name, rounds, weight in (
     ('torsions', 1, 0.0),
-    ('first', 1, 1.0),
-    ('all', config.fold_rounds, 1.0),
+    ('', config.fold_rounds, 1.0),
   ):
     how = dataclasses.replace(PREDICTED, rounds=rounds)
     potential = _jit_make_potential(
       dataclasses.replace(how, distance_weight=weight), chain, beliefs
     )
     fold = _jit_fold(how, potential, key)
-    best = jax.tree.map(lambda x: x[0], fold.poses)
-    atoms = _jit_coordinates(chain, best)
-    scores = _jit_scores(atoms[:, 1], truth.ca, chain.mask)
-    found[name] = float(scores.tm), float(fold.energies[0])
+    for at in {0, rounds - 1}:
+      winner = jax.tree.map(lambda x, at=at: x[at], fold.winners)
+      atoms = _jit_coordinates(chain, winner)
+      scores = _jit_scores(atoms[:, 1], truth.ca, chain.mask)
+      found[name, at] = float(scores.tm), float(fold.best[at])
+  (tm, potential), (first_tm, first_potential) = (
+    found['', at] for at in (config.fold_rounds - 1, 0)
+  )
   return {
-    'tm': found['all'][0],
-    'potential': found['all'][1],
-    'first_tm': found['first'][0],
-    'first_potential': found['first'][1],
-    'torsions_tm': found['torsions'][0],
+    'tm': tm,
+    'potential': potential,
+    'first_tm': first_tm,
+    'first_potential': first_potential,
+    'torsions_tm': found['torsions', 0][0],
   }
 
 

@@ -40,12 +40,23 @@ def test_features_are_those_of_the_alignment(chain, made):
 
 def test_couplings_are_added_when_asked_for(made):
   read = features.features(made, couplings=True)
-  model = ops.mean_field(made.rows)
   np.testing.assert_allclose(
-    read.pairs[3, 7, 3:].reshape(21, 21),
-    model.couplings[3, 7],
-    rtol=1e-4,
-    atol=1e-5,
+    read.pairs[..., :3], features.features(made).pairs, rtol=1e-3
+  )
+  each = read.pairs[..., features.SCORES :].astype(float)
+  length = len(each)
+  each = each.reshape(length, length, 21, 21)
+  size = ops.frobenius(ops.mean_field(made.rows).couplings)
+  found = np.sqrt((each[..., :20, :20] ** 2).sum((2, 3)))
+  far = np.triu_indices(length, 4)
+  # All of them in one unit, which is their deviation.
+  np.testing.assert_allclose(
+    found[far] / size[far], found[9, 30] / size[9, 30], rtol=1e-2
+  )
+  assert each[far].std() == pytest.approx(1, abs=0.01)
+  covariance = ops.corrected(ops.covariance_size(made.rows))
+  np.testing.assert_allclose(
+    read.pairs[..., 3], covariance / covariance[far].std(), rtol=0.02, atol=0.01
   )
   assert read.residues.shape[1] == 53 + 21
 
@@ -101,6 +112,10 @@ def test_a_crop_is_a_part_and_nothing_beyond_the_chain(made):
   assert not part.pairs[:3].any()
   assert not part.pairs[:, 5:].any()
   assert not part.rows[:3].any()
+  few = features.crop(read, rows, columns, around=2)
+  np.testing.assert_array_equal(few.pairs, part.pairs)
+  np.testing.assert_array_equal(few.row_pairs, part.row_pairs[..., :2])
+  np.testing.assert_array_equal(few.column_pairs, part.column_pairs[..., :2])
 
 
 def test_labels_of_a_crop(chain):

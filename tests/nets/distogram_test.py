@@ -110,6 +110,27 @@ def test_diagonal_crops_are_seen(net, crop):
     assert float(jnp.abs(after - before).max()) > 1e-3
 
 
+def test_what_is_squeezed_counts(crop):
+  def forward(crop):
+    return nets.DistogramNet([nets.Tower(1, 8)], bins=BINS, pair_channels=2)(
+      crop
+    ).distogram
+
+  crop = crop._replace(
+    pairs=jnp.concatenate([crop.pairs, crop.pairs + 1], axis=-1)
+  )
+  made = hk.without_apply_rng(hk.transform(forward))
+  params = made.init(jax.random.key(0), crop)
+  # The last features alone are squeezed, to two.
+  assert params['distogram_net/pairs']['w'].shape == (PAIRS, 2)
+  inputs = PAIRS + 2 + 2 * PAIRS + 2 * RESIDUES + 2
+  stem = params['distogram_net/bottleneck_tower/stem/conv2_d']['w']
+  assert stem.shape == (3, 3, inputs, 8)
+  moved = crop._replace(pairs=crop.pairs.at[..., -1].add(1.0))
+  apart = made.apply(params, crop) - made.apply(params, moved)
+  assert float(jnp.abs(apart).max()) > 1e-3
+
+
 def test_dropout_is_for_training_alone(crop):
   def forward(crop, is_training):
     return nets.DistogramNet([nets.Tower(1, 8)], bins=BINS, dropout=0.5)(

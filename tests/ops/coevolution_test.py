@@ -21,6 +21,18 @@ def rows():
   return rows
 
 
+def test_covariances_are_those_of_numpy(rows):
+  weights = coevolution.sequence_weights(rows, 0.8)
+  states = coevolution.states(rows)
+  first, second = (
+    coevolution.one_hot(states[:, at], STATES)[:, :20] for at in (1, 4)
+  )
+  block = np.cov(first.T, second.T, aweights=weights, bias=True)[:20, 20:]
+  found = coevolution.covariance_size(rows)
+  assert found[1, 4] == pytest.approx(np.linalg.norm(block), rel=1e-4)
+  np.testing.assert_allclose(found, found.T, rtol=1e-4)
+
+
 @pytest.mark.parametrize('identity', [0.62, 0.8])
 def test_weights_are_the_published_loop(rows, identity):
   count = np.ones(len(rows))

@@ -421,7 +421,7 @@ def model(begun):
   return alphafold.Model(TINY, params, state.net_state, 0)
 
 
-def shapes(config, pairs, residues):
+def shapes(config, pairs, residues, around=None):
   """Of the network's parameters, for so many features."""
   size = config.crop
 
@@ -429,7 +429,8 @@ def shapes(config, pairs, residues):
     return jax.ShapeDtypeStruct((1, *shape), dtype)
 
   crop = nets.Crop(
-    *(some(size, size, pairs),) * 3,
+    some(size, size, pairs),
+    *(some(size, size, around or pairs),) * 2,
     *(some(size, residues),) * 2,
     *(some(size, dtype=bool),) * 2,
     some(dtype=jnp.int32),
@@ -458,6 +459,11 @@ def test_the_published_network_has_21_million_weights():
   assert round(everything / 1e6, 1) == 21.5
   laptop = shapes(alphafold.PRESETS['laptop'], 3, 53)
   assert sum(x.size for x in jax.tree.leaves(laptop)) == 140_957
+  coupled = shapes(alphafold.PRESETS['couplings'], 445, 74, 4)
+  # A fourth score thrice, eight channels of couplings and the layer that makes
+  # them, fields that the residues' layer reads.
+  more = 9 * (3 + 8) * 32 + (441 * 8 + 8) + 21 * 16
+  assert sum(x.size for x in jax.tree.leaves(coupled)) == 140_957 + more
 
 
 def test_crops_are_drawn_by_the_step(example):
