@@ -21,8 +21,13 @@ agent that never learned, whose random memory also echoes what it saw.
 >>> lived.truth.shape == (32, 2, len(FACTS))
 True
 
-Source: Jaderberg et al., Science 364 (2019), "knowledge" and single neurons;
-slides, deck 000, "Learning to Play Capture The Flag".
+A map of the memories by their principal components, coloured by what goes on,
+shows it to the eye; how often the nearest memory of another game is of the same
+situation says how much the map is worth.
+
+Source: Jaderberg et al., Science 364 (2019), "knowledge", single neurons and
+t-SNE, whose part components have here; slides, deck 000, "Learning to Play
+Capture The Flag".
 """
 
 import functools
@@ -68,6 +73,16 @@ FACTS = (
   'we lead',
   'we are behind',
   'the last quarter',
+)
+# What goes on: of these the first that is true.
+SITUATIONS = (
+  'i am out',
+  'i carry their flag',
+  'a mate carries their flag',
+  'our flag is carried',
+  'our flag lies about',
+  'their flag lies about',
+  'our flag is home',  # and theirs too
 )
 _NEAR = 3
 # Steps between two positions of a game that are looked at.
@@ -246,6 +261,86 @@ def _halves(known, truth):
     )
     for half in (0, 1)
   ]
+
+
+class Map(NamedTuple):
+  """Memories as points of a plane; N of them.
+
+  Attributes:
+    point: [N, 2].
+    situation: [N] int, of SITUATIONS.
+    alike: the share of memories whose nearest one of another game is of the
+      same situation, in all dimensions.
+    chance: the same of any one of another game.
+  """
+
+  point: np.ndarray
+  situation: np.ndarray
+  alike: float
+  chance: float
+
+
+def situations(truth: np.ndarray) -> np.ndarray:
+  """What goes on where facts [..., K] are true: [...] int, of SITUATIONS."""
+  told = truth[..., [FACTS.index(name) for name in SITUATIONS]]
+  return np.argmax(told, axis=-1)
+
+
+def lay_out(
+  known: np.ndarray, truth: np.ndarray, count: int, seed: int = 0
+) -> Map:
+  """Draws memories by their two principal components.
+
+  Args:
+    known: [T, G, D].
+    truth: [T, G, K] bool.
+    count: N, of positions drawn at random.
+    seed: of which.
+  """
+  steps, games, size = known.shape
+  draw = np.random.default_rng(seed)
+  chosen = draw.permutation(steps * games)[:count]
+  x = known.reshape(-1, size)[chosen]
+  x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-6)
+  situation = situations(truth).reshape(-1)[chosen]
+  game = chosen % games
+  squares = np.sum(x**2, axis=1)
+  distance = squares[:, None] + squares[None] - 2 * x @ x.T
+  other = game[:, None] != game[None]
+  nearest = np.argmin(np.where(other, distance, np.inf), axis=1)
+  same = situation[:, None] == situation[None]
+  ways = np.linalg.svd(x, full_matrices=False)[2]
+  return Map(
+    x @ ways[:2].T,
+    situation,
+    float(np.mean(same[np.arange(len(x)), nearest])),
+    float(np.mean(same[other])),
+  )
+
+
+def draw_maps(maps: Mapping[str, Map]) -> Figure:
+  """Maps side by side, by whose they are."""
+  figure = Figure(figsize=(5 * len(maps), 5.6))
+  axes = figure.subplots(1, len(maps), squeeze=False)[0]
+  for one, (name, found) in zip(axes, maps.items(), strict=True):
+    for i, situation in enumerate(SITUATIONS):
+      here = found.situation == i
+      what = 'both flags are home' if i == len(SITUATIONS) - 1 else situation
+      one.plot(*found.point[here].T, '.', color=f'C{i}', ms=4, label=what)
+    one.set(
+      title=f'{name}: nearest alike {found.alike:.2f}, any {found.chance:.2f}',
+      xticks=(),
+      yticks=(),
+    )
+  figure.legend(
+    *axes[0].get_legend_handles_labels(),
+    loc='lower center',
+    ncols=4,
+    markerscale=3,
+    fontsize='small',
+  )
+  figure.tight_layout(rect=(0, 0.1, 1, 1))
+  return figure
 
 
 def means(areas: Mapping[str, np.ndarray]) -> dict[str, float]:

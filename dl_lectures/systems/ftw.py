@@ -41,8 +41,9 @@ import dataclasses
 import functools
 import math
 import os
+import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -53,7 +54,12 @@ import optax
 from matplotlib.figure import Figure
 
 from dl_lectures import nets, training, types
-from dl_lectures.analysis import capture_films, capture_matches, knowledge
+from dl_lectures.analysis import (
+  capture_behaviours,
+  capture_films,
+  capture_matches,
+  knowledge,
+)
 from dl_lectures.envs import capture_games
 from dl_lectures.envs import capture_the_flag as ctf
 from dl_lectures.nets import hierarchy
@@ -71,6 +77,7 @@ AGENTS = 4  # of a game
 BLOCK = 4
 # Of a run, in its workdir.
 LINEAGE = 'lineage.jsonl'
+MINDS = 'minds'
 
 # What is good to happen, and what is not; how good is found out by evolution.
 SIGNS = np.array([1, 1, 1, 1, 1, 1, -1, -1, -1, 1, 1, -1, -1], np.float32)
@@ -914,6 +921,8 @@ def make_step(
 # Matches along the way: against whom, and of how many games.
 _MARKS = ('path follower', 'tagger')
 _FEW = 128
+_CLUSTERS = 12  # of behaviours; [J]: 32
+_POINTS = 1000  # of a map of memories
 
 
 def train(
@@ -953,6 +962,7 @@ def train(
       },
     }
 
+  live = make_live(config, net)
   every = max(1, config.num_steps // 8)
   devices = jax.devices()
   mesh = sharding.make_mesh(math.gcd(config.members, len(devices)))
@@ -966,7 +976,14 @@ def train(
     mesh=mesh,
     count_params=lambda state: state.members.params,
     hooks=[
-      *([lineage_hook(config, workdir)] if workdir else []),
+      *(
+        [
+          lineage_hook(config, workdir),
+          mind_hook(config, live, workdir, every),
+        ]
+        if workdir
+        else []
+      ),
       training.Hook(compete, every, at_start=True),
       *hooks,
     ],
@@ -974,7 +991,7 @@ def train(
   )
   if result.status != 'done':
     return result.metrics
-  return conclude(config, net, match, result, workdir)
+  return conclude(config, net, match, live, result, workdir)
 
 
 def lineage_hook(config: Config, workdir: str) -> training.Hook:
@@ -1000,6 +1017,70 @@ def lineage_hook(config: Config, workdir: str) -> training.Hook:
     population.write_from(path, step, lines)
 
   return training.Hook(record, config.generation, at_start=True, at_end=False)
+
+
+Live = Callable[[Player, types.Key], knowledge.Lived]
+
+
+def make_live(config: Config, net: hk.Transformed) -> Live:
+  """Games with the bot with roles, in which is kept what a member knows."""
+
+  def memory_of(memory: Any) -> Array:
+    known, _ = memory
+    return jnp.concatenate([known.fast.hidden, known.slow.hidden], axis=-1)
+
+  return knowledge.make_live(
+    config.rules(),
+    functools.partial(side, config, net),
+    memory_of,
+    capture_games.bot(config.rules(), capture_matches.BOTS['roles']),
+    _FEW,
+  )
+
+
+class Mind(NamedTuple):
+  """What the member with the highest rating knew and did at some time.
+
+  Attributes:
+    areas: [K], of `knowledge.FACTS`.
+    segments: [N, K], of `capture_behaviours`.
+  """
+
+  areas: np.ndarray
+  segments: np.ndarray
+
+
+def mind_hook(
+  config: Config, live: Live, workdir: str, every: int
+) -> training.Hook:
+  """Looks into the best member now and then, and keeps it under MINDS."""
+  folder = os.path.join(workdir, MINDS)
+
+  def look(step: int, state: State) -> types.Metrics:
+    key = jax.random.fold_in(jax.random.key(config.seed), step)
+    best = player(state, jnp.argmax(state.elo))
+    lived = live(best, jax.random.fold_in(key, 1))
+    mind = Mind(
+      knowledge.probe(lived.memory, lived.truth),
+      capture_behaviours.segments(lived.truth),
+    )
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, f'{step:08d}.npz')
+    with open(f'{path}.tmp', 'wb') as file:
+      np.savez_compressed(file, **mind._asdict())
+    os.replace(f'{path}.tmp', path)
+    return {'knows': jnp.float32(np.nanmean(mind.areas))}
+
+  return training.Hook(look, every, at_start=True)
+
+
+def read_kept(workdir: str) -> dict[int, Mind]:
+  """What `mind_hook` kept, by its step."""
+  found = {}
+  for path in sorted(pathlib.Path(workdir, MINDS).glob('*.npz')):
+    with np.load(path) as arrays:
+      found[int(path.stem)] = Mind(**arrays)
+  return found
 
 
 def player(state: State, member: Array | int) -> Player:
@@ -1029,6 +1110,7 @@ def conclude(
   config: Config,
   net: hk.Transformed,
   match: capture_matches.Match,
+  live: Live,
   result: training.FitResult,
   workdir: str | None,
 ) -> Mapping[str, Any]:
@@ -1069,23 +1151,45 @@ def conclude(
     lineage = population.read(os.path.join(workdir, LINEAGE))
     records = training.logging.read(workdir)
     metrics['copies'] = sum(line.parent is not None for line in lineage)
+    minds = read_kept(workdir)
     report.save_figure(
-      draw_population(config, records, lineage, points, best),
+      draw_population(config, records, lineage, minds, points, best),
       workdir,
       'ftw',
     )
     figures['ftw'] = (
       'The population on one time axis: ratings on the scale of the bots, '
-      'hyperparameters, what the ancestors of the best member strove for, and '
-      'who took over from whom.'
+      'hyperparameters, what the ancestors of the best member strove for, what '
+      'the member with the highest rating knew and did in games with the bot '
+      'with roles, and who took over from whom.'
     )
-    known = read_minds(config, net, player(state, best), novice, mind_key)
+    lived = live(player(state, best), mind_key)
+    echoed = live(novice, mind_key)
+    known = read_minds(lived, echoed)
     metrics |= {f'knows/{x}': y for x, y in knowledge.means(known).items()}
     report.save_figure(knowledge.draw(known), workdir, 'knowledge')
     figures['knowledge'] = (
       'What is read off the memories of the best member, off one unit of it, '
       'off those of an untrained one, and off the observation of the moment, '
       'in games with the bot with roles; .5 is chance.'
+    )
+    maps = {
+      'best member': knowledge.lay_out(lived.memory, lived.truth, _POINTS),
+      'untrained': knowledge.lay_out(echoed.memory, echoed.truth, _POINTS),
+      'observation': knowledge.lay_out(lived.seen, lived.truth, _POINTS),
+    }
+    metrics |= {f'alike/{name}': one.alike for name, one in maps.items()}
+    report.save_figure(knowledge.draw_maps(maps), workdir, 'memories')
+    figures['memories'] = (
+      'Memories, and observations, by their two principal components. How '
+      'often the nearest one of another game, in all dimensions, is of the '
+      'same situation stands above, beside how often any one is.'
+    )
+    report.save_figure(draw_behaviours(config, minds), workdir, 'behaviours')
+    figures['behaviours'] = (
+      f'Segments of {capture_behaviours.STEPS} steps in which alike is true, '
+      'over the whole run, named by what is true more often than usual; and '
+      'how often the member with the highest rating was in each.'
     )
     rivals = (
       side(config, net, player(state, best)),
@@ -1112,39 +1216,19 @@ def conclude(
 
 
 def read_minds(
-  config: Config,
-  net: hk.Transformed,
-  learned: Player,
-  novice: Player,
-  key: types.Key,
+  lived: knowledge.Lived, echoed: knowledge.Lived
 ) -> dict[str, np.ndarray]:
-  """What each knows in games with the bot with roles: [K], `knowledge.FACTS`.
+  """What is known in games with the bot with roles: [K], `knowledge.FACTS`.
 
   Args:
-    config: of the run.
-    net: of `network`.
-    learned: a member.
-    novice: one that never learned.
-    key: consumed; both play on the same maps.
+    lived: by a member.
+    echoed: on the same maps, by one that never learned.
   """
-
-  def memory_of(memory: Any) -> Array:
-    known, _ = memory
-    return jnp.concatenate([known.fast.hidden, known.slow.hidden], axis=-1)
-
-  live = knowledge.make_live(
-    config.rules(),
-    functools.partial(side, config, net),
-    memory_of,
-    capture_games.bot(config.rules(), capture_matches.BOTS['roles']),
-    _FEW,
-  )
-  mine, theirs = live(learned, key), live(novice, key)
   return {
-    'best member': knowledge.probe(mine.memory, mine.truth),
-    'one unit of it': knowledge.units(mine.memory, mine.truth),
-    'untrained': knowledge.probe(theirs.memory, theirs.truth),
-    'observation': knowledge.probe(mine.seen, mine.truth),
+    'best member': knowledge.probe(lived.memory, lived.truth),
+    'one unit of it': knowledge.units(lived.memory, lived.truth),
+    'untrained': knowledge.probe(echoed.memory, echoed.truth),
+    'observation': knowledge.probe(lived.seen, lived.truth),
   }
 
 
@@ -1200,23 +1284,25 @@ def draw_population(
   config: Config,
   records: Sequence[Mapping[str, Any]],
   lineage: Sequence[population.Birth],
+  minds: Mapping[int, Mind],
   points: np.ndarray,
   best: int,
 ) -> Figure:
-  """Ratings, hyperparameters, rewards and lineage on one time axis.
+  """Ratings, hyperparameters, rewards, minds and lineage on one time axis.
 
   Args:
     config: of the run.
     records: what was logged.
     lineage: of the run.
+    minds: of the best member at some steps.
     points: what the bots took from each other.
     best: the member whose ancestors' rewards are shown.
   """
-  millions = config.members * config.rows * config.unroll / 1e6
+  millions = millions_of_a_step(config)
   end = config.num_steps * millions
-  figure = Figure(figsize=(9, 12))
-  elo, rate, reward, tree = figure.subplots(
-    4, 1, sharex=True, height_ratios=(3, 2, 3, 2)
+  figure = Figure(figsize=(9, 15))
+  elo, rate, reward, knows, does, tree = figure.subplots(
+    6, 1, sharex=True, height_ratios=(3, 2, 3, 2, 2, 2)
   )
   colours = [f'C{i % 10}' for i in range(config.members)]
 
@@ -1271,6 +1357,18 @@ def draw_population(
   reward.set_yscale('symlog', linthresh=0.1)
   reward.legend(fontsize='x-small', loc='center left', bbox_to_anchor=(1, 0.5))
 
+  times = [step * millions for step in minds]
+  known = knowledge.means({str(k): mind.areas for k, mind in minds.items()})
+  knows.plot(times, list(known.values()), '.-', color='k')
+  knows.set(ylabel='facts read off the\nmemory, mean AUC')
+  told = capture_behaviours.over_time(
+    {step: mind.segments for step, mind in minds.items()}
+  )
+  for name, values in told.items():
+    does.plot(times, values, '.-', label=name)
+  does.set(ylabel='share of segments', ylim=(0, None))
+  does.legend(fontsize='x-small', loc='center left', bbox_to_anchor=(1, 0.5))
+
   for member, colour in enumerate(colours):
     tree.plot([0, end], [member, member], color=colour)
   for line in lineage:
@@ -1288,3 +1386,18 @@ def draw_population(
     ylim=(-0.5, config.members - 0.5),
   )
   return figure
+
+
+def draw_behaviours(config: Config, minds: Mapping[int, Mind]) -> Figure:
+  """Clusters of what the best member did, over time."""
+  told = [mind.segments for mind in minds.values()]
+  count = min(_CLUSTERS, len(np.unique(np.concatenate(told), axis=0)))
+  clusters = capture_behaviours.cluster(np.concatenate(told), count)
+  millions = millions_of_a_step(config)
+  names = [f'{step * millions:.3g}' for step in minds]
+  return capture_behaviours.draw(clusters, [len(x) for x in told], names)
+
+
+def millions_of_a_step(config: Config) -> float:
+  """Million agent steps of all members in a step of the run."""
+  return config.members * config.rows * config.unroll / 1e6

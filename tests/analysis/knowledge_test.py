@@ -178,3 +178,36 @@ def test_the_figure_has_a_row_for_each_fact():
   figure = knowledge.draw({'trained': areas, 'untrained': areas - 0.1})
   (axes,) = figure.axes
   assert len(axes.get_yticklabels()) == len(knowledge.FACTS)
+
+
+def test_what_goes_on_is_the_first_that_is_true(start):
+  for changes, expected in (
+    ({}, 'our flag is home'),
+    ({'out': np.array([2, 0, 0, 0], np.int32)}, 'i am out'),
+    ({'carries': np.array([1, 0, 1, 0], bool)}, 'i carry their flag'),
+    ({'carries': np.array([0, 0, 1, 0], bool)}, 'our flag is carried'),
+    ({'lies': np.array([0, 3], np.int32)}, 'their flag lies about'),
+  ):
+    told = np.asarray(_facts(start._replace(**changes)))
+    found = knowledge.situations(told[None])
+    assert [knowledge.SITUATIONS[i] for i in found] == [expected]
+
+
+def test_a_map_tells_how_often_near_memories_are_alike():
+  draw = np.random.default_rng(0)
+  truth = np.zeros((10, 8, len(knowledge.FACTS)), bool)
+  truth[..., knowledge.FACTS.index('our flag is home')] = True
+  truth[..., knowledge.FACTS.index('i am out')] = draw.random((10, 8)) < 0.5
+  noise = draw.normal(size=(10, 8, 3)).astype(np.float32)
+  tells = noise + 20 * truth[..., knowledge.FACTS.index('i am out'), None]
+  knows = knowledge.lay_out(tells, truth, 60)
+  assert knows.point.shape == (60, 2)
+  assert knows.alike == 1
+  assert 0.4 < knows.chance < 0.6
+  guesses = knowledge.lay_out(noise, truth, 60)
+  assert 0.3 < guesses.alike < 0.7
+  # The same positions are shown.
+  np.testing.assert_array_equal(knows.situation, guesses.situation)
+  figure = knowledge.draw_maps({'knows': knows, 'guesses': guesses})
+  assert 'alike 1.00' in figure.axes[0].get_title()
+  assert len(figure.legends[0].get_texts()) == len(knowledge.SITUATIONS)

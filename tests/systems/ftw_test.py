@@ -263,7 +263,10 @@ def test_a_run_reports(tmp_path):
   summary = training.report.finished(tmp_path, config)
   assert summary is not None
   assert 'Elo of the best member' in summary['claims'][0]['name']
-  for name in ('ftw.png', 'knowledge.png', 'game.gif'):
+  for name in (
+    *('ftw.png', 'knowledge.png', 'memories.png'),
+    *('behaviours.png', 'game.gif'),
+  ):
     assert (tmp_path / 'figures' / name).exists()
 
 
