@@ -116,7 +116,7 @@ def describe(clusters: Clusters, facts: int = 2) -> list[str]:
 
 
 def draw(
-  clusters: Clusters, counts: Sequence[int], names: Sequence[str]
+  clusters: Clusters, counts: Sequence[int], names: Sequence[str], of: str
 ) -> Figure:
   """What clusters are, and how often an agent was in each.
 
@@ -124,6 +124,7 @@ def draw(
     clusters: of the segments of some agents, one after another.
     counts: of segments of each agent; their sum is N.
     names: of the agents.
+    of: what the names tell.
   """
   figure = Figure(figsize=(11, 6))
   what, often = figure.subplots(1, 2, width_ratios=(len(FACTS), len(names)))
@@ -144,6 +145,7 @@ def draw(
   )
   seen = often.imshow(share, vmin=0, aspect='auto', cmap='Oranges')
   often.set_xticks(range(len(names)), names, rotation=90, fontsize='small')
+  often.set_xlabel(of)
   often.set_yticks(rows, [])
   figure.colorbar(seen, ax=often, label='share of segments', location='top')
   figure.tight_layout()

@@ -301,7 +301,7 @@ def lay_out(
   draw = np.random.default_rng(seed)
   chosen = draw.permutation(steps * games)[:count]
   x = known.reshape(-1, size)[chosen]
-  x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-6)
+  x = x - x.mean(axis=0)
   situation = situations(truth).reshape(-1)[chosen]
   game = chosen % games
   squares = np.sum(x**2, axis=1)

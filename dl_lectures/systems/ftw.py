@@ -1395,7 +1395,10 @@ def draw_behaviours(config: Config, minds: Mapping[int, Mind]) -> Figure:
   clusters = capture_behaviours.cluster(np.concatenate(told), count)
   millions = millions_of_a_step(config)
   names = [f'{step * millions:.3g}' for step in minds]
-  return capture_behaviours.draw(clusters, [len(x) for x in told], names)
+  counts = [len(x) for x in told]
+  return capture_behaviours.draw(
+    clusters, counts, names, 'million agent steps of all members'
+  )
 
 
 def millions_of_a_step(config: Config) -> float:

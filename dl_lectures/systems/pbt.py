@@ -24,6 +24,15 @@ best of them gets as many members as the population; and as many new members are
 trained by the schedule that led to the population's best one.
 
   python -m experiments.pbt --preset=laptop --workdir=runs/pbt
+
+Half a CPU minute a seed. What the best of eight members lacks on test images,
+in nats over five seeds: .0315 with PBT, .0366 exploiting alone, .0463 by random
+search (exploring alone has the same best), .0330 with the best fixed rate. Of
+random search it is two thirds; of the best fixed rate, whose 26 trials are not
+counted, it cannot be told apart (1.06 times, .90 to 1.22; the median member
+1.16 times, .99 to 1.32). Followed by new members its schedule gives .0340 in
+the median, the best fixed rate .0362. The paper has larger networks and no such
+task.
 """
 
 import dataclasses
@@ -652,8 +661,6 @@ def draw_run(
     results.plot(best(one), row, 'o', color='C3')
   results.set_yticks(range(len(found)), list(found))
   results.invert_yaxis()
-  results.set(
-    xlabel='excess test loss: members, best (red), median', xscale='log'
-  )
+  results.set(xlabel='excess test loss; red: best, |: median')
   figure.tight_layout()
   return figure

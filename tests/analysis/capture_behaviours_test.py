@@ -78,8 +78,8 @@ def test_clusters_are_those_that_were_planted():
 def test_the_figure_has_a_row_for_each_cluster_and_a_column_for_each_agent():
   which, told = planted()
   clusters = capture_behaviours.cluster(told, 2)
-  figure = capture_behaviours.draw(clusters, [30, 30], ['before', 'after'])
-  shares = figure.axes[1].get_images()[0].get_array()
+  figure = capture_behaviours.draw(clusters, [30, 30], ['a', 'b'], 'agent')
+  shares = np.asarray(figure.axes[1].get_images()[0].get_array())
   expected = [(which[:30] == 0).mean(), (which[30:] == 0).mean()]
   np.testing.assert_allclose(shares[0], expected)
   np.testing.assert_allclose(shares.sum(axis=0), 1)

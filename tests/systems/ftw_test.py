@@ -223,7 +223,7 @@ def test_a_killed_population_goes_on_bit_for_bit(tmp_path):
 @functools.cache
 def six_steps(devices, each):
   mesh = sharding.make_mesh(devices)
-  return training.fit(
+  result = training.fit(
     ftw.make_step(TINY, net, None, mesh, each),
     lambda key: ftw.init(TINY, net, key),
     config=TINY,
@@ -231,7 +231,9 @@ def six_steps(devices, each):
     num_steps=6,
     mesh=mesh,
     count_params=lambda state: state.members.params,
-  ).state
+  )
+  assert result.status == 'done'
+  return result.state
 
 
 @pytest.mark.slow
