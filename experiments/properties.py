@@ -518,17 +518,16 @@ def draw(config: Config, found: Mapping[str, Mapping[str, Any]]) -> Figure:
   """Gradients against lag, losses beyond the training, recall of pairs."""
   page = Figure(figsize=(10.4, 7.6), layout='constrained')
   axes = page.subplots(2, 2)
-  colors = {
-    name: f'C{i % 10}' for i, name in enumerate(rows_of(found, 'trained'))
+  styles = {  # ten colours, and then the same with dashes
+    name: {'color': f'C{i % 10}', 'ls': ('-', '--')[i // 10 % 2], 'lw': 1}
+    for i, name in enumerate(rows_of(found, 'trained'))
   }
   for panel, when in zip(axes[0], ('untrained', 'trained'), strict=True):
     for name, row in rows_of(found, when).items():
       gradient = np.asarray(row.gradient)
       lag = np.arange(len(gradient))
       seen = (gradient > 0) & (lag > 0)
-      panel.loglog(
-        lag[seen], gradient[seen], color=colors[name], label=name, lw=1
-      )
+      panel.loglog(lag[seen], gradient[seen], label=name, **styles[name])
     panel.set(
       title=f'what an element counts, {when}',
       xlabel='steps back',
@@ -537,10 +536,10 @@ def draw(config: Config, found: Mapping[str, Mapping[str, Any]]) -> Figure:
     )
   axes[0, 0].legend(frameon=False, fontsize=6, ncols=2)
   beyond, recall = axes[1]
-  for name, color in colors.items():
+  for name, style in styles.items():
     lengths = found[f'table/{name}']['lengths']
     known = [(int(n), loss) for n, loss in lengths.items() if loss is not None]
-    beyond.plot(*zip(*known, strict=True), 'o-', color=color, lw=1, ms=3)
+    beyond.plot(*zip(*known, strict=True), marker='o', ms=3, **style)
   beyond.set_xscale('log', base=2)
   beyond.set(
     title='beyond the length of the training',
