@@ -182,7 +182,7 @@ def test_levels_are_of_equal_width():
 
 
 def test_drawn_levels_are_as_often_1_as_pixels_are_bright():
-  pixels = np.tile(np.uint8([0, 64, 255]), (2000, 1))
+  pixels = np.tile(np.array([0, 64, 255], np.uint8), (2000, 1))
   drawn = images.binarise(pixels, 256, seed=3)
   low, middle, high = drawn.mean(0)
   assert (low, high) == (0, 1)
