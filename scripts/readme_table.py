@@ -119,6 +119,11 @@ SYSTEMS = {
     'Learning to Play Capture The Flag',
     '[Jaderberg et al., Science 2019](https://doi.org/10.1126/science.aau6249)',
   ),
+  'pbt': System(
+    'PBT',
+    'Learning to Play Capture The Flag: population based training',
+    '[Jaderberg et al. 2017](https://arxiv.org/abs/1711.09846)',
+  ),
   'foundations': System(
     'Foundations',
     'What neural networks represent',
