@@ -57,7 +57,7 @@ def test_what_is_sampled_is_what_is_scored_cached_or_not(name):
   new = run(key=jax.random.key(1))
   assert new.tokens.shape == new.log_probs.shape == (2, N)
   assert new.lengths.tolist() == [N, N]
-  assert len(np.unique(new.tokens)) > 2
+  assert len(np.unique(new.tokens)) > 1  # not one token again and again
   uncached = run(key=jax.random.key(1), cache=False)
   np.testing.assert_array_equal(new.tokens, uncached.tokens)
   close(new.log_probs, uncached.log_probs)
