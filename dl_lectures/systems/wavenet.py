@@ -25,8 +25,8 @@ occurs, n-grams of levels, and linear prediction, which is what telephones use.
 
 Melodies of 8,000 samples a second, nats a sample of what is held out: 2.32
 (three seeds); 5.55 with all levels alike, 5.21 by how often each occurs, 4.25
-of 4-grams, 3.04 of linear prediction from 64 samples. [W] reports what listeners
-say, not nats.
+of 4-grams, 3.04 of linear prediction from 64 samples. [W] reports what
+listeners say, not nats.
 """
 
 import dataclasses
