@@ -112,3 +112,20 @@ def draw(logits: Array, uniform: Array) -> Array:
   sums = jnp.cumsum(shares)
   # A sum that is rounded may end a little below 1.
   return jnp.argmax(sums > uniform * sums[-1]).astype(jnp.int32)
+
+
+def most_likely(logits: Array) -> Array:
+  """The first of the largest logits: [..., V] to [...] int32.
+
+  As jnp.argmax, whose reduction of values with their places XLA:CPU does one
+  by one.
+
+  >>> most_likely(jnp.array([[1.0, 3.0, 3.0], [2.0, 0.0, 1.0]])).tolist()
+  [1, 0]
+  """
+  largest = jnp.max(logits, axis=-1, keepdims=True)
+  places = lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+  # Of what is not a number nothing is smaller.
+  return jnp.min(
+    jnp.where(logits < largest, logits.shape[-1] - 1, places), axis=-1
+  )

@@ -332,7 +332,7 @@ def _choose(processors, logits, uniform):
   """Tokens [B], and their log-probabilities."""
   logits = sampling.process(processors, jnp.asarray(logits, jnp.float32))
   if uniform is None:
-    token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    token = sampling.most_likely(logits)
   else:
     token = jax.vmap(sampling.draw)(logits, uniform)
   return token, _pick(jax.nn.log_softmax(logits), token)

@@ -87,3 +87,12 @@ def test_bad_settings_are_named():
     sampling.top_k(0)
   with pytest.raises(UsageError, match=r'nucleus of 1.5; more than 0'):
     sampling.nucleus(1.5)
+
+
+def test_the_most_likely_is_the_first_of_the_largest():
+  draw = np.random.default_rng(0)
+  logits = jnp.float32(draw.integers(-3, 3, size=(50, 4, 7)))
+  logits = logits.at[0].set(-jnp.inf)
+  found = sampling.most_likely(logits)
+  np.testing.assert_array_equal(found, np.argmax(logits, axis=-1))
+  assert found.dtype == jnp.int32
