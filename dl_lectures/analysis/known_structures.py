@@ -24,6 +24,11 @@ from dl_lectures.ops import distogram, geometry
 from dl_lectures.ops.potentials import Beliefs, separation, wrap
 from dl_lectures.types import Array, Key, check_fields
 
+# Far apart in the sequence.
+_LONG_RANGE = 12
+# Neighbours' distances are nearly the same in all proteins: less noise.
+_NEIGHBOURS, _NEIGHBOUR_NOISE = 4, 0.25
+
 
 class Truth(NamedTuple):
   """A known structure; padded with zeros.
@@ -69,14 +74,6 @@ def make_truth(protein: proteins.Chain, size: int) -> Truth:
     ca=atoms[:, 1],
     torsions=jnp.where(known, torsions, 0.0)[:, :2],
   )
-
-
-# Far apart in the sequence.
-_LONG_RANGE = 12
-
-
-# Neighbours' distances are nearly the same in all proteins: less noise.
-_NEIGHBOURS, _NEIGHBOUR_NOISE = 4, 0.25
 
 
 def blurred_truth(blur: Blur, truth: Truth, key: Key) -> Beliefs:

@@ -50,14 +50,14 @@ def close(a, b):
 @pytest.mark.parametrize('name', MODELS)
 def test_what_is_sampled_is_what_is_scored_cached_or_not(name):
   model, weights = MODELS[name], weights_of(name)
-  processors = sampling.temperature(4.0), sampling.top_k(4)
+  processors = sampling.temperature(8.0), sampling.top_k(4)
   run = functools.partial(
     generation.generate, model, weights, PROMPT, N, processors=processors
   )
   new = run(key=jax.random.key(1))
   assert new.tokens.shape == new.log_probs.shape == (2, N)
   assert new.lengths.tolist() == [N, N]
-  assert len(np.unique(new.tokens)) > 1  # not one token again and again
+  assert len(np.unique(new.tokens)) > 2
   uncached = run(key=jax.random.key(1), cache=False)
   np.testing.assert_array_equal(new.tokens, uncached.tokens)
   close(new.log_probs, uncached.log_probs)
