@@ -204,23 +204,25 @@ def evaluate(table: Array, distance: Array) -> tuple[Array, Array]:
   Returns:
     The value and the slope, [...] each.
   """
-  position = (distance - CENTRES[0]) / WIDTH
+  position = (distance - CENTRES[0]) * (1 / WIDTH)
   cell = jnp.clip(position.astype(jnp.int32), 0, BINS - 2)
   t = position - cell
   inside = (t >= 0) & (t <= 1)
   t = jnp.clip(t, 0.0, 1.0)
-  # One gather of four numbers that lie together.
-  flat = jnp.reshape(table, (-1, 2 * BINS))
-  knots = jax.vmap(lambda row, k: jax.lax.dynamic_slice(row, (2 * k,), (4,)))(
-    flat, cell.ravel()
-  ).reshape(*distance.shape, 4)
-  y0, m0, y1, m1 = jnp.moveaxis(knots, -1, 0)
+  rows = np.arange(distance.size, dtype=np.int32).reshape(distance.shape)
+  first = 2 * BINS * rows + 2 * cell
+  # Numbers that are looked up are kept apart from what is reckoned with: XLA
+  # would make one loop of both, which no vector unit can run.
+  first, t = jax.lax.optimization_barrier((first, t))
+  flat = table.ravel()
+  knots = [flat.at[first + k].get(mode='promise_in_bounds') for k in range(4)]
+  y0, m0, y1, m1 = jax.lax.optimization_barrier(knots)
   m0, m1 = m0 * WIDTH, m1 * WIDTH
   rise = y1 - y0
   cubic = m0 + m1 - 2 * rise
   square = 3 * rise - 2 * m0 - m1
   value = y0 + t * (m0 + t * (square + t * cubic))
-  slope = (m0 + t * (2 * square + 3 * t * cubic)) / WIDTH
+  slope = (m0 + t * (2 * square + 3 * t * cubic)) * (1 / WIDTH)
   return value, jnp.where(inside, slope, 0.0)
 
 

@@ -18,6 +18,7 @@ Everything is unbatched (`jax.vmap` does many chains) and differentiable.
 6
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -66,22 +67,6 @@ class Rigid(NamedTuple):
   shift: Array
 
 
-def compose(first: Rigid, second: Rigid) -> Rigid:
-  """The motion that does the second one, then the first.
-
-  Args:
-    first: [...].
-    second: [...].
-  """
-  return Rigid(
-    # Sums of products: XLA has no fast matrix product for many tiny matrices.
-    jnp.sum(
-      first.rotation[..., :, :, None] * second.rotation[..., None, :, :], -2
-    ),
-    first.shift + turn(first.rotation, second.shift),
-  )
-
-
 def turn(rotation: Array, points: Array) -> Array:
   """Rotates points: [..., 3, 3], [..., 3] -> [..., 3]."""
   return jnp.sum(rotation * points[..., None, :], -1)
@@ -97,7 +82,6 @@ def backbone(
   bonds: Bonds = IDEAL,
   breaks: Array | None = None,
   jumps: Array | None = None,
-  parallel: bool = False,
 ) -> Array:
   """Atoms from torsions: each bond is a frame, and frames are composed.
 
@@ -110,8 +94,6 @@ def backbone(
     jumps: [L, 6], needed with breaks: how such a residue lies in the frame of
       the C before it: shift in angstrom, and the imaginary part of a
       quaternion whose real part is 1.
-    parallel: compose pairwise, in log2(3 L) rounds. Pays where there are many
-      processors; a scan of 3 L steps is as fast on a CPU.
 
   Returns:
     [L, 3, 3], angstrom.
@@ -121,72 +103,161 @@ def backbone(
   ...   stretched[0, 2])), 3)
   ((3, 3, 3), 1.329)
   """
-  length = torsions.shape[0]
-  before = jnp.roll(torsions, 1, axis=0)
+  phi, psi, omega = torsions.T
   # The angle about the bond before N, before CA and before C.
-  angles = jnp.stack([before[:, 1], before[:, 2], torsions[:, 0]], axis=-1)
-  frames = _bond_frames(angles, bonds)
+  frames = _bond_frames(
+    jnp.stack([jnp.roll(psi, 1), jnp.roll(omega, 1), phi]), bonds
+  )
+  to_n = frames[:, :, 0]
   if breaks is not None:
     assert jumps is not None, 'breaks need jumps'
-    free = _jump_frames(jumps)
-    frames = Rigid(
-      frames.rotation.at[:, 0].set(
-        jnp.where(breaks[:, None, None], free.rotation, frames.rotation[:, 0])
-      ),
-      frames.shift.at[:, 0].set(
-        jnp.where(breaks[:, None], free.shift, frames.shift[:, 0])
-      ),
-    )
-  frames = Rigid(
-    frames.rotation.at[0, 0].set(jnp.eye(3)), frames.shift.at[0, 0].set(0.0)
+    to_n = jnp.where(breaks[None, None], _jump_frames(jumps), to_n)
+  starts = np.arange(torsions.shape[0])[None, None] == 0
+  to_n = jnp.where(starts, _STILL[..., None], to_n)
+  frames = jnp.concatenate([to_n[:, :, None], frames[:, :, 1:]], axis=2)
+  return place(frames).transpose(2, 1, 0)
+
+
+# Motions as matrices [3, 4], a rotation and a shift. Here they lie component by
+# component, residues last: XLA's loops then run along the chain.
+_STILL = np.eye(3, 4, dtype=np.float32)
+
+
+def _compose(first: Array, second: Array) -> Array:
+  """The motion that does the second one, then the first: [3, 4, ...] each."""
+  product = _rotate(first, second)
+  return jnp.concatenate(
+    [product[:, :3], product[:, 3:] + first[:, 3:]], axis=1
   )
-  chain = jax.tree.map(lambda x: x.reshape(3 * length, *x.shape[2:]), frames)
-  if parallel:
-    points = jax.lax.associative_scan(compose, chain).shift
-  else:
-
-    def step(frame: Rigid, local: Rigid) -> tuple[Rigid, Array]:
-      frame = compose(frame, local)
-      return frame, frame.shift
-
-    start = Rigid(jnp.eye(3), jnp.zeros(3))
-    points = jax.lax.scan(step, start, chain)[1]
-  return points.reshape(length, 3, 3)
 
 
-def _bond_frames(torsion: Array, bonds: Bonds) -> Rigid:
-  """Frames of atoms in that of the atom before: x along the bond, z normal."""
+def _rotate(first: Array, second: Array) -> Array:
+  """Rotation of motions, [3, 4, ...], times matrices, [3, K, ...]."""
+  # Sums of products: XLA has no fast matrix product for many tiny matrices.
+  return sum(first[:, k, None] * second[k][None] for k in range(3))
+
+
+@jax.custom_vjp
+def place(frames: Array) -> Array:
+  """Where atoms are that hang on each other, each in the frame of the last.
+
+  The gradient is mechanics: what moves an atom's frame moves all atoms after
+  it, as one body. So its shift feels the sum of their forces, its rotation the
+  sum of their moments, and both are sums along the chain; differentiation of
+  the products would go through all of them once more.
+
+  Args:
+    frames: [3, 4, 3, L]: row, column (the last is the shift), atom, residue.
+
+  Returns:
+    [3, 3, L]: coordinate, atom, residue.
+
+  >>> frames = jnp.tile(jnp.eye(3, 4)[:, :, None, None], (1, 1, 3, 2))
+  >>> place(frames.at[0, 3].set(1.0))[0].T.tolist()  # one by one along x
+  [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+  """
+  return _place(frames)[0]
+
+
+def _place(frames):
+  to_n, to_ca, to_c = jnp.moveaxis(frames, 2, 0)
+  to_ca = _compose(to_n, to_ca)
+  last = _products(_compose(to_ca, to_c))
+  still = jnp.asarray(_STILL, frames.dtype)[..., None]
+  before = jnp.concatenate([still, last[..., :-1]], axis=-1)
+  placed = jnp.stack(
+    [_compose(before, to_n), _compose(before, to_ca), last], axis=2
+  )
+  return placed[:, 3], (before, placed)
+
+
+def _products(frames: Array) -> Array:
+  """[3, 4, L] -> [3, 4, L]: of each frame and all before it.
+
+  Pieces of the chain side by side, each about as long as there are pieces; then
+  each piece is moved by all before it.
+  """
+  length = frames.shape[-1]
+  size = max(1, math.isqrt(length))
+  pieces = -(-length // size)
+  still = jnp.asarray(_STILL, frames.dtype)
+  pad = jnp.broadcast_to(still[..., None], (3, 4, size * pieces - length))
+  frames = jnp.concatenate([frames, pad], axis=-1)
+  frames = frames.reshape(3, 4, pieces, size)
+
+  def along(product, frame):
+    product = _compose(product, frame)
+    return product, product
+
+  start = jnp.broadcast_to(still[..., None], (3, 4, pieces))
+  ends, inner = jax.lax.scan(along, start, jnp.moveaxis(frames, -1, 0))
+
+  def across(product, end):
+    return _compose(product, end), product
+
+  _, begins = jax.lax.scan(across, still, jnp.moveaxis(ends, -1, 0))
+  placed = _compose(
+    jnp.moveaxis(begins, 0, -1)[..., None], jnp.moveaxis(inner, 0, -1)
+  )
+  return placed.reshape(3, 4, size * pieces)[..., :length]
+
+
+def _place_backward(kept, forces):
+  before, placed = kept
+  points = placed[:, 3]
+  length = points.shape[-1]
+  # Of each atom the force, and its moments about the origin.
+  own = jnp.concatenate([forces[:, None], forces[:, None] * points[None]], 1)
+  later = jnp.asarray(np.tril(np.ones((length, length)), -1), own.dtype)
+  after = jnp.sum(own, axis=2).reshape(12, length) @ later
+  at_c = own[:, :, 2] + after.reshape(3, 4, length)
+  at_ca = own[:, :, 1] + at_c
+  felt = jnp.stack([own[:, :, 0] + at_ca, at_ca, at_c], axis=2)
+  force, moment = felt[:, 0], felt[:, 1:]
+  # About the atom itself; then in the frame that its own frame is given in.
+  moment -= force[:, None] * points[None]
+  frame = jnp.concatenate([before[:, :, None], placed[:, :, :-1]], axis=2)
+  back = frame[:, :3].swapaxes(0, 1)
+  shift = _rotate(back, force[:, None])
+  turned = _rotate(back, moment)
+  rotation = _rotate(turned, placed[:, :3])
+  return (jnp.concatenate([rotation, shift], axis=1),)
+
+
+place.defvjp(_place, _place_backward)
+
+
+def _bond_frames(torsion: Array, bonds: Bonds) -> Array:
+  """Frames of atoms in that of the atom before: x along the bond, z normal.
+
+  Args:
+    torsion: [3, L], about the bonds before N, CA and C.
+    bonds: lengths and angles.
+
+  Returns:
+    [3, 4, 3, L].
+  """
   cos, sin = jnp.cos(torsion), jnp.sin(torsion)
-  angle = jnp.broadcast_to(jnp.asarray(bonds.angle), torsion.shape)
-  length = jnp.broadcast_to(jnp.asarray(bonds.length), torsion.shape)
-  x = jnp.stack(
-    [-jnp.cos(angle), jnp.sin(angle) * cos, jnp.sin(angle) * sin], axis=-1
-  )
-  z = jnp.stack([jnp.zeros_like(sin), -sin, cos], axis=-1)
-  return Rigid(
-    jnp.stack([x, jnp.cross(z, x), z], axis=-1), length[..., None] * x
-  )
+  angle, length = (jnp.atleast_2d(x).T for x in (bonds.angle, bonds.length))
+  flat, steep = jnp.cos(angle), jnp.sin(angle)
+  # Columns: along the bond, across it in its plane, normal to the plane.
+  x = [jnp.broadcast_to(-flat, cos.shape), steep * cos, steep * sin]
+  y = [jnp.broadcast_to(-steep, cos.shape), -flat * cos, -flat * sin]
+  z = [jnp.zeros_like(sin), -sin, cos]
+  shift = [length * along for along in x]
+  return jnp.stack([jnp.stack(column) for column in (x, y, z, shift)], axis=1)
 
 
-def _jump_frames(jumps: Array) -> Rigid:
-  """[L, 6] -> frames; the quaternion (1, b, c, d), normalised."""
-  b, c, d = jnp.moveaxis(jumps[:, 3:], -1, 0)
+def _jump_frames(jumps: Array) -> Array:
+  """[L, 6] -> [3, 4, L]; the quaternion (1, b, c, d), normalised."""
+  x, y, z, b, c, d = jumps.T
   s = 2 / (1 + b * b + c * c + d * d)
-  rotation = jnp.stack(
-    [
-      jnp.stack(
-        [1 - s * (c * c + d * d), s * (b * c - d), s * (b * d + c)], -1
-      ),
-      jnp.stack(
-        [s * (b * c + d), 1 - s * (b * b + d * d), s * (c * d - b)], -1
-      ),
-      jnp.stack(
-        [s * (b * d - c), s * (c * d + b), 1 - s * (b * b + c * c)], -1
-      ),
-    ],
-    axis=-2,
-  )
-  return Rigid(rotation, jumps[:, :3])
+  rows = [
+    [1 - s * (c * c + d * d), s * (b * c - d), s * (b * d + c), x],
+    [s * (b * c + d), 1 - s * (b * b + d * d), s * (c * d - b), y],
+    [s * (b * d - c), s * (c * d + b), 1 - s * (b * b + c * c), z],
+  ]
+  return jnp.stack([jnp.stack(row) for row in rows])
 
 
 def beta_carbons(chain: Array, glycine: Array | None = None) -> Array:
@@ -296,8 +367,9 @@ def jumps(chain: Array, torsions: Array, bonds: Bonds = IDEAL) -> Array:
   z = _unit(jnp.cross(ca - n, x))
   last = jnp.stack([x, jnp.cross(z, x), z], axis=-1)  # [L, 3, 3], of C
   omega = jnp.roll(torsions[:, 2], 1)
-  angles = jnp.stack([omega, omega, torsions[:, 0]], axis=-1)
-  _, to_ca, to_c = jnp.moveaxis(_bond_frames(angles, bonds).rotation, 1, 0)
+  angles = jnp.stack([omega, omega, torsions[:, 0]])
+  frames = _bond_frames(angles, bonds)[:, :3, 1:]
+  to_ca, to_c = frames.transpose(2, 3, 0, 1)
   first = last @ to_c.mT @ to_ca.mT  # of N
   rotation = last[:-1].mT @ first[1:]
   shift = turn(last[:-1].mT, n[1:] - c[:-1])

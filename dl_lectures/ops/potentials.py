@@ -228,9 +228,18 @@ def _distance_curve(distance: Array, context) -> tuple[Array, Array]:
 
 
 def _repulsion(distance: Array, context) -> tuple[Array, Array]:
-  radius, pairs = context
-  overlap = jnp.maximum(radius - distance, 0.0) * pairs
-  return overlap**2, -2 * overlap
+  radius, weight = context
+  overlap = jnp.maximum(radius - distance, 0.0)
+  return weight * overlap**2, -2 * weight * overlap
+
+
+def _both(distance: Array, context) -> tuple[Array, Array]:
+  believed, bumping = context
+  (v, dv), (w, dw) = (
+    _distance_curve(distance, believed),
+    _repulsion(distance, bumping),
+  )
+  return v + w, dv + dw
 
 
 def energy(
@@ -253,13 +262,14 @@ def energy(
     if config.staged
     else jnp.ones((1, 1))
   )
-  total = pair_sum(_distance_curve, beta, (potential.table, weight))
+  believed = potential.table, weight
   if config.vdw_weight:
     pairs = chain.mask[:, None] & chain.mask[None] & (apart >= _VDW_SEPARATION)
-    pairs = pairs.astype(jnp.float32)
-    clash = pair_sum(_repulsion, atoms[:, 1], (_CA_RADIUS, pairs))
-    clash += pair_sum(_repulsion, beta, (_CB_RADIUS, pairs))
-    total += config.vdw_weight * clash
+    pairs = config.vdw_weight * pairs
+    total = pair_sum(_both, beta, (believed, (_CB_RADIUS, pairs)))
+    total += pair_sum(_repulsion, atoms[:, 1], (_CA_RADIUS, pairs))
+  else:
+    total = pair_sum(_distance_curve, beta, believed)
   if config.torsion_weight:
     law = potential.torsions
     total -= config.torsion_weight * jnp.sum(
