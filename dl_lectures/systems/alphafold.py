@@ -86,11 +86,11 @@ class Config:
   """How a network is trained; comments give values of [R]."""
 
   seed: int = 0  # of every random number
-  alignments: int = 1  # drawn for each chain; [R]: one, for 29,427 domains
-  variants: int = 4  # thinned from each, and read; [R]: 10
+  alignments: int = 5  # drawn for each chain; [R]: one, for 29,427 domains
+  variants: int = 1  # thinned from each, and read; [R]: 10
   depth: int = 1024  # rows that are drawn
   shallowest: int = 16  # rows of a variant, at least; [R]: half of all
-  couplings: bool = False  # read as such, not only their size; [R]: yes
+  couplings: bool = True  # read as such, not only their size; [R]: yes
   # That couplings of (i, j) are squeezed into; [R]: 0, not, and those of crops
   # on the diagonal are read as well.
   coupling_channels: int = 8
@@ -103,7 +103,7 @@ class Config:
   dropout: float = 0.0  # share of a block's channels; [R]: .15
   reference_towers: tuple[int, ...] = (2, 16)  # without sequence; [R]: as above
   batch_size: int = 4  # crops; [R]: 32
-  num_steps: int = 1200  # updates; [R]: 600,000
+  num_steps: int = 1800  # updates; [R]: 600,000
   learning_rate: float = 3e-3  # Adam's, along a cosine; [R]: SGD, .06, halved
   torsion_weight: float = 0.1  # of its loss, beside 1 of the distogram
   structure_weight: float = 0.05  # [R]: .005
@@ -155,9 +155,9 @@ class Config:
 
 
 _PAPER = Config(
-  couplings=True,
   coupling_channels=0,
   alignments=10,
+  variants=4,
   depth=4096,
   towers=(26, 256, 190, 128),
   residue_channels=0,
@@ -174,7 +174,7 @@ _PAPER = Config(
 PRESETS = {
   'smoke': Config(
     alignments=1,
-    variants=1,
+    couplings=False,
     depth=24,
     crop=32,
     stride=16,
@@ -190,8 +190,6 @@ PRESETS = {
     fold_rounds=0,
   ),
   'laptop': Config(),
-  # An alignment of its own for each example.
-  'couplings': Config(couplings=True, alignments=5, variants=1, num_steps=1800),
   'small': dataclasses.replace(
     _PAPER,
     couplings=False,

@@ -373,7 +373,7 @@ def test_what_cannot_be_is_told(settings, message):
 
 TINY = alphafold.Config(
   alignments=1,
-  variants=1,
+  couplings=False,
   depth=16,
   crop=16,
   stride=8,
@@ -457,9 +457,10 @@ def test_the_published_network_has_21_million_weights():
   # Norms, biases and heads are not counted there.
   everything = sum(x.size for x in jax.tree.leaves(params))
   assert round(everything / 1e6, 1) == 21.5
-  laptop = shapes(alphafold.PRESETS['laptop'], 3, 53)
-  assert sum(x.size for x in jax.tree.leaves(laptop)) == 140_957
-  coupled = shapes(alphafold.PRESETS['couplings'], 445, 74, 4)
+  laptop = alphafold.PRESETS['laptop']
+  alone = shapes(dataclasses.replace(laptop, couplings=False), 3, 53)
+  assert sum(x.size for x in jax.tree.leaves(alone)) == 140_957
+  coupled = shapes(laptop, 445, 74, 4)
   # A fourth score thrice, eight channels of couplings and the layer that makes
   # them, fields that the residues' layer reads.
   more = 9 * (3 + 8) * 32 + (441 * 8 + 8) + 21 * 16
