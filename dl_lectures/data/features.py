@@ -128,11 +128,11 @@ def features(made: Alignment, couplings: bool = False) -> Features:
 
 
 def _scaled(pairs: np.ndarray) -> np.ndarray:
-  """In units of the deviation of pairs that are not neighbours."""
+  """In units of the deviation of pairs that are not neighbours, if any is."""
   place = np.arange(len(pairs))
   far = np.abs(place[:, None] - place[None]) >= _APART
   spread = pairs[far].std() if far.any() else 0.0
-  return pairs / max(spread, 1e-6)
+  return pairs / spread if spread > 1e-6 else pairs
 
 
 def background(sequence: str) -> Features:

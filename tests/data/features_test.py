@@ -61,10 +61,17 @@ def test_couplings_are_added_when_asked_for(made):
   assert read.residues.shape[1] == 53 + 21
 
 
-def test_a_sequence_alone_has_features():
-  rows = proteins.encode('ACDEFGHIKL')[None]
-  alone = proteins.Alignment('ACDEFGHIKL', rows, np.zeros_like(rows, np.int32))
-  read = features.features(alone)
+@pytest.mark.parametrize('couplings', [False, True])
+@pytest.mark.parametrize(
+  'rows', [['ACDEFGHIKL'], ['ACDEFG', 'ACDEFA'], ['AC', 'CA', 'AA']]
+)
+def test_a_sequence_alone_and_a_short_one_have_features(rows, couplings):
+  made = proteins.Alignment(
+    rows[0],
+    np.stack([proteins.encode(row) for row in rows]),
+    np.zeros((len(rows), len(rows[0])), np.int32),
+  )
+  read = features.features(made, couplings)
   assert all(np.isfinite(x).all() for x in read)
 
 
