@@ -209,14 +209,15 @@ def evaluate(table: Array, distance: Array) -> tuple[Array, Array]:
   t = position - cell
   inside = (t >= 0) & (t <= 1)
   t = jnp.clip(t, 0.0, 1.0)
-  rows = np.arange(distance.size, dtype=np.int32).reshape(distance.shape)
-  first = 2 * BINS * rows + 2 * cell
-  # Numbers that are looked up are kept apart from what is reckoned with: XLA
-  # would make one loop of both, which no vector unit can run.
-  first, t = jax.lax.optimization_barrier((first, t))
+  row = np.arange(distance.size, dtype=np.int32).reshape(distance.shape)
+  first = 2 * (BINS * row + cell)
+  # What is looked up, four numbers that lie together, is kept apart from what
+  # is reckoned: of both XLA would make one loop, which no vector unit can run.
+  first, t = jax.lax.optimization_barrier((first.ravel(), t))
   flat = table.ravel()
-  knots = [flat.at[first + k].get(mode='promise_in_bounds') for k in range(4)]
-  y0, m0, y1, m1 = jax.lax.optimization_barrier(knots)
+  knots = jax.vmap(lambda k: jax.lax.dynamic_slice(flat, (k,), (4,)))(first)
+  knots = jax.lax.optimization_barrier(knots).reshape(*distance.shape, 4)
+  y0, m0, y1, m1 = jnp.moveaxis(knots, -1, 0)
   m0, m1 = m0 * WIDTH, m1 * WIDTH
   rise = y1 - y0
   cubic = m0 + m1 - 2 * rise
