@@ -19,6 +19,7 @@ Everything is unbatched (`jax.vmap` does many chains) and differentiable.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -105,17 +106,14 @@ def backbone(
   """
   phi, psi, omega = torsions.T
   # The angle about the bond before N, before CA and before C.
-  frames = _bond_frames(
-    jnp.stack([jnp.roll(psi, 1), jnp.roll(omega, 1), phi]), bonds
-  )
-  to_n = frames[:, :, 0]
+  angles = jnp.roll(psi, 1), jnp.roll(omega, 1), phi
+  to_n, to_ca, to_c = _bond_frames(angles, bonds)
   if breaks is not None:
     assert jumps is not None, 'breaks need jumps'
     to_n = jnp.where(breaks[None, None], _jump_frames(jumps), to_n)
   starts = np.arange(torsions.shape[0])[None, None] == 0
   to_n = jnp.where(starts, _STILL[..., None], to_n)
-  frames = jnp.concatenate([to_n[:, :, None], frames[:, :, 1:]], axis=2)
-  return place(frames).transpose(2, 1, 0)
+  return jnp.stack(place(to_n, to_ca, to_c)).transpose(2, 0, 1)
 
 
 # Motions as matrices [3, 4], a rotation and a shift. Here they lie component by
@@ -138,7 +136,7 @@ def _rotate(first: Array, second: Array) -> Array:
 
 
 @jax.custom_vjp
-def place(frames: Array) -> Array:
+def place(to_n: Array, to_ca: Array, to_c: Array) -> tuple[Array, Array, Array]:
   """Where atoms are that hang on each other, each in the frame of the last.
 
   The gradient is mechanics: what moves an atom's frame moves all atoms after
@@ -147,28 +145,27 @@ def place(frames: Array) -> Array:
   the products would go through all of them once more.
 
   Args:
-    frames: [3, 4, 3, L]: row, column (the last is the shift), atom, residue.
+    to_n: [3, 4, L]: row, column (the last is the shift), residue.
+    to_ca: likewise.
+    to_c: likewise.
 
   Returns:
-    [3, 3, L]: coordinate, atom, residue.
+    [3, L] of each atom.
 
-  >>> frames = jnp.tile(jnp.eye(3, 4)[:, :, None, None], (1, 1, 3, 2))
-  >>> place(frames.at[0, 3].set(1.0))[0].T.tolist()  # one by one along x
-  [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+  >>> frames = jnp.tile(jnp.eye(3, 4)[..., None], (1, 1, 2)).at[0, 3].set(1.0)
+  >>> [atom[0].tolist() for atom in place(frames, frames, frames)]
+  [[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]
   """
-  return _place(frames)[0]
+  return _place(to_n, to_ca, to_c)[0]
 
 
-def _place(frames):
-  to_n, to_ca, to_c = jnp.moveaxis(frames, 2, 0)
+def _place(to_n, to_ca, to_c):
   to_ca = _compose(to_n, to_ca)
-  last = _products(_compose(to_ca, to_c))
-  still = jnp.asarray(_STILL, frames.dtype)[..., None]
-  before = jnp.concatenate([still, last[..., :-1]], axis=-1)
-  placed = jnp.stack(
-    [_compose(before, to_n), _compose(before, to_ca), last], axis=2
-  )
-  return placed[:, 3], (before, placed)
+  c = _products(_compose(to_ca, to_c))
+  still = jnp.asarray(_STILL, c.dtype)[..., None]
+  before = jnp.concatenate([still, c[..., :-1]], axis=-1)
+  n, ca = _compose(before, to_n), _compose(before, to_ca)
+  return (n[:, 3], ca[:, 3], c[:, 3]), (before, n, ca, c)
 
 
 def _products(frames: Array) -> Array:
@@ -202,50 +199,54 @@ def _products(frames: Array) -> Array:
   return placed.reshape(3, 4, size * pieces)[..., :length]
 
 
-def _place_backward(kept, forces):
-  before, placed = kept
-  points = placed[:, 3]
-  length = points.shape[-1]
+def _place_backward(frames, forces):
   # Of each atom the force, and its moments about the origin.
-  own = jnp.concatenate([forces[:, None], forces[:, None] * points[None]], 1)
-  later = jnp.asarray(np.tril(np.ones((length, length)), -1), own.dtype)
-  after = jnp.sum(own, axis=2).reshape(12, length) @ later
-  at_c = own[:, :, 2] + after.reshape(3, 4, length)
-  at_ca = own[:, :, 1] + at_c
-  felt = jnp.stack([own[:, :, 0] + at_ca, at_ca, at_c], axis=2)
-  force, moment = felt[:, 0], felt[:, 1:]
-  # About the atom itself; then in the frame that its own frame is given in.
-  moment -= force[:, None] * points[None]
-  frame = jnp.concatenate([before[:, :, None], placed[:, :, :-1]], axis=2)
-  back = frame[:, :3].swapaxes(0, 1)
-  shift = _rotate(back, force[:, None])
-  turned = _rotate(back, moment)
-  rotation = _rotate(turned, placed[:, :3])
-  return (jnp.concatenate([rotation, shift], axis=1),)
+  own = [
+    jnp.concatenate([force[:, None], force[:, None] * frame[None, :, 3]], 1)
+    for force, frame in zip(forces, frames[1:], strict=True)
+  ]
+  length = own[0].shape[-1]
+  later = jnp.asarray(np.tril(np.ones((length, length)), -1), own[0].dtype)
+  felt = (sum(own).reshape(12, length) @ later).reshape(3, 4, length)
+  gradients = []
+  for atom in (2, 1, 0):
+    felt += own[atom]
+    before, frame = frames[atom : atom + 2]
+    force, moment = felt[:, 0], felt[:, 1:]
+    # About the atom itself; then in the frame that its own frame is given in.
+    moment -= force[:, None] * frame[None, :, 3]
+    back = before[:, :3].swapaxes(0, 1)
+    turned = _rotate(_rotate(back, moment), frame[:, :3])
+    shift = _rotate(back, force[:, None])
+    gradients.append(jnp.concatenate([turned, shift], axis=1))
+  return tuple(gradients[::-1])
 
 
 place.defvjp(_place, _place_backward)
 
 
-def _bond_frames(torsion: Array, bonds: Bonds) -> Array:
+def _bond_frames(torsions: Sequence[Array], bonds: Bonds) -> list[Array]:
   """Frames of atoms in that of the atom before: x along the bond, z normal.
 
   Args:
-    torsion: [3, L], about the bonds before N, CA and C.
+    torsions: [L] each, about the bonds before N, CA and C.
     bonds: lengths and angles.
 
   Returns:
-    [3, 4, 3, L].
+    [3, 4, L] each.
   """
-  cos, sin = jnp.cos(torsion), jnp.sin(torsion)
-  angle, length = (jnp.atleast_2d(x).T for x in (bonds.angle, bonds.length))
-  flat, steep = jnp.cos(angle), jnp.sin(angle)
-  # Columns: along the bond, across it in its plane, normal to the plane.
-  x = [jnp.broadcast_to(-flat, cos.shape), steep * cos, steep * sin]
-  y = [jnp.broadcast_to(-steep, cos.shape), -flat * cos, -flat * sin]
-  z = [jnp.zeros_like(sin), -sin, cos]
-  shift = [length * along for along in x]
-  return jnp.stack([jnp.stack(column) for column in (x, y, z, shift)], axis=1)
+  frames = []
+  for atom, torsion in enumerate(torsions):
+    length, angle = bonds.length[..., atom], bonds.angle[..., atom]
+    cos, sin = jnp.cos(torsion), jnp.sin(torsion)
+    flat, steep = jnp.cos(angle), jnp.sin(angle)
+    # Columns: along the bond, across it in its plane, normal to the plane.
+    x = [jnp.broadcast_to(-flat, cos.shape), steep * cos, steep * sin]
+    y = [jnp.broadcast_to(-steep, cos.shape), -flat * cos, -flat * sin]
+    z = [jnp.zeros_like(sin), -sin, cos]
+    rows = zip(x, y, z, (length * along for along in x), strict=True)
+    frames.append(jnp.stack([jnp.stack(row) for row in rows]))
+  return frames
 
 
 def _jump_frames(jumps: Array) -> Array:
@@ -367,9 +368,8 @@ def jumps(chain: Array, torsions: Array, bonds: Bonds = IDEAL) -> Array:
   z = _unit(jnp.cross(ca - n, x))
   last = jnp.stack([x, jnp.cross(z, x), z], axis=-1)  # [L, 3, 3], of C
   omega = jnp.roll(torsions[:, 2], 1)
-  angles = jnp.stack([omega, omega, torsions[:, 0]])
-  frames = _bond_frames(angles, bonds)[:, :3, 1:]
-  to_ca, to_c = frames.transpose(2, 3, 0, 1)
+  _, *frames = _bond_frames([omega, omega, torsions[:, 0]], bonds)
+  to_ca, to_c = (frame[:, :3].transpose(2, 0, 1) for frame in frames)
   first = last @ to_c.mT @ to_ca.mT  # of N
   rotation = last[:-1].mT @ first[1:]
   shift = turn(last[:-1].mT, n[1:] - c[:-1])

@@ -115,15 +115,15 @@ def test_torsions_are_those_of_biotite():
   assert around(found - expected)[np.asarray(known)].max() < 1e-4
 
 
-def one_by_one(frames):
-  """Frames composed by autodiff's rules, atom after atom: [3, 4, 3, L]."""
-  rotation, shift, points = jnp.eye(3), jnp.zeros(3), []
-  for k in range(3 * frames.shape[-1]):
-    local = frames[:, :, k % 3, k // 3]
-    shift = shift + rotation @ local[:, 3]
-    rotation = rotation @ local[:, :3]
-    points.append(shift)
-  return jnp.stack(points).reshape(-1, 3, 3).transpose(2, 1, 0)
+def one_by_one(*frames):
+  """Frames composed by autodiff's rules, atom after atom."""
+  rotation, shift, points = jnp.eye(3), jnp.zeros(3), ([], [], [])
+  for residue in range(frames[0].shape[-1]):
+    for local, placed in zip(frames, points, strict=True):
+      shift = shift + rotation @ local[:, 3, residue]
+      rotation = rotation @ local[:, :3, residue]
+      placed.append(shift)
+  return [jnp.stack(placed, axis=-1) for placed in points]
 
 
 @pytest.mark.parametrize('length', [1, 2, 7])
@@ -132,15 +132,17 @@ def test_forces_and_moments_are_the_gradient_of_products(length):
   turns = np.linalg.qr(random.normal(size=(3, length, 3, 3)))[0]
   turns *= np.linalg.det(turns)[..., None, None]
   shifts = random.normal(size=(3, length, 3, 1))
-  frames = np.concatenate([turns, shifts], -1).transpose(2, 3, 0, 1)
+  frames = np.concatenate([turns, shifts], -1).transpose(0, 2, 3, 1)
   weights = random.normal(size=(3, 3, length))
 
   def gradient(place):
-    return jax.value_and_grad(lambda x: jnp.sum(weights * place(x) ** 2))
+    return jax.value_and_grad(
+      lambda frames: jnp.sum(weights * jnp.stack(place(*frames)) ** 2)
+    )
 
   with jax.enable_x64(True):
     found, slow = (
-      jax.jit(gradient(place))(jnp.asarray(frames))
+      jax.jit(gradient(place))(tuple(jnp.asarray(frames)))
       for place in (geometry.place, one_by_one)
     )
   np.testing.assert_allclose(found[0], slow[0], rtol=1e-10)
