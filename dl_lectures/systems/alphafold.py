@@ -19,21 +19,23 @@ Both halves stand on their own: `predict` reads an alignment, natural or drawn;
 (`analysis/known_structures`: of the truth), and `fold` descends. The network
 learns from alignments that are drawn for 42 known structures
 (`data/coevolution`); none of these has the fold of a chain that it is judged
-on. The preset `couplings` reads what `laptop` reads and the couplings as such,
-like the published network of 21 million weights, the preset `paper`.
+on. It reads all couplings of the alignment, as the published one of 21 million
+weights does, which is the preset `paper`.
 
   python -m experiments.alphafold_train --preset=laptop
   python -m experiments.alphafold_fold --input=family.a3m --model=WORKDIR
   python -m experiments.alphafold_fold --input=1ubi.pdb --workdir=runs/1ubi
   python -m experiments.alphafold_selftest
 
-The first takes nine to eleven minutes of a core, half of them to judge what was
-learned (20 test chains, means over three seeds): from alignments of 1,024
-sequences 3.04 nats per pair, where separation and length alone give 3.47; of
-the best L contacts .73 are right, of mean-field DCA's .62; folded from these
-predictions the chains have a median TM-score of .38, from torsions alone .17.
-Published, on test chains of its own with natural alignments: a mean TM-score of
-.641.
+The first takes about twelve minutes of a busy core, a third of them to judge
+what was learned (20 test chains, means over three seeds): from alignments of
+1,024 sequences 2.90 nats per pair, where separation and length alone give 3.47;
+of the best L contacts .82 are right, of mean-field DCA's .62; folded from these
+predictions the chains have a median TM-score of .60, from torsions alone .16.
+With sizes of couplings alone (`--config.couplings=false --config.alignments=1
+--config.variants=4 --config.num_steps=1200`) 3.04 nats, .73 and .38 were
+reached. Published, on test chains of its own with natural alignments: a mean
+TM-score of .641.
 
 The last folds 20 chains of 50 to 119 residues from beliefs made of the truth:
 from exact distances and torsions that are 20 degrees off, the lowest of eight
