@@ -132,7 +132,8 @@ def _compose(first: Array, second: Array) -> Array:
 def _rotate(first: Array, second: Array) -> Array:
   """Rotation of motions, [3, 4, ...], times matrices, [3, K, ...]."""
   # Sums of products: XLA has no fast matrix product for many tiny matrices.
-  return sum(first[:, k, None] * second[k][None] for k in range(3))
+  x, y, z = (first[:, k, None] * second[k][None] for k in range(3))
+  return x + y + z
 
 
 @jax.custom_vjp
@@ -207,7 +208,8 @@ def _place_backward(frames, forces):
   ]
   length = own[0].shape[-1]
   later = jnp.asarray(np.tril(np.ones((length, length)), -1), own[0].dtype)
-  felt = (sum(own).reshape(12, length) @ later).reshape(3, 4, length)
+  n, ca, c = own
+  felt = ((n + ca + c).reshape(12, length) @ later).reshape(3, 4, length)
   gradients = []
   for atom in (2, 1, 0):
     felt += own[atom]

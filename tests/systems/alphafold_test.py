@@ -622,7 +622,11 @@ def test_a_trained_network_is_read_again(tmp_path, example, monkeypatch):
 @pytest.mark.slow
 def test_a_run_reports_and_folds(tmp_path):
   config = dataclasses.replace(
-    alphafold.PRESETS['smoke'], test_chains=1, curve_chains=1, fold_rounds=1
+    alphafold.PRESETS['smoke'],
+    batch_size=8,  # of which each of the test's devices has its share
+    test_chains=1,
+    curve_chains=1,
+    fold_rounds=1,
   )
   metrics = alphafold.train(config, workdir=str(tmp_path))
   assert 0 < metrics['test, 24 rows: tm'] < 1
