@@ -7,7 +7,7 @@ to align and translate", ICLR 2015 [B]: every vector of the source is kept, and
 each output looks at those that it needs. Slides: deck 003, "Sequence to
 sequence", "Attention".
 
-    source ──> LSTM forth, LSTM back ──> vectors [B, S, 2 H] ──┐
+    source ──> LSTM forth, LSTM back ──> vectors [B, S, 3 H] ──┐
                          | last states                         | attention
                          v                                     v
     target so far ──> LSTM ───────────────────────> h ──> what comes next
@@ -43,7 +43,7 @@ class Memory(NamedTuple):
   """The carry of a decoder.
 
   Attributes:
-    vectors: [B, S, F], of the source; F = 2 H of two LSTMs.
+    vectors: [B, S, F], of the source; F = 3 H of two LSTMs and the words.
     mask: [B, S] bool, those that there are.
     state: of the decoder's LSTM.
   """
@@ -117,7 +117,9 @@ def encoder_decoder(
     back, first = LSTM(hidden_size, name='back').unroll(
       x[:, ::-1], mask=mask[:, ::-1]
     )
-    vectors = jnp.concatenate([forth, back[:, ::-1]], axis=-1)
+    # The words themselves too: what is looked for is then there before the
+    # LSTMs have learned to pass it on, and attention finds it sooner.
+    vectors = jnp.concatenate([forth, back[:, ::-1], x], axis=-1)
     ends = jnp.concatenate([last.hidden, first.hidden], axis=-1)
     state = hk.LSTMState(
       jnp.tanh(Linear(hidden_size, name='hidden')(ends)),
@@ -128,7 +130,7 @@ def encoder_decoder(
   return with_reader(
     read,
     hidden_size,
-    vector_size=2 * hidden_size,
+    vector_size=3 * hidden_size,
     target_size=target_size,
     attention=attention,
     dropout=dropout,
