@@ -21,7 +21,7 @@ import numpy as np
 
 from dl_lectures.data import proteins
 from dl_lectures.ops import distogram, geometry
-from dl_lectures.ops.potentials import Beliefs, separation, wrap
+from dl_lectures.ops.potentials import Beliefs, wrap
 from dl_lectures.types import Array, Key, check_fields
 
 # Far apart in the sequence.
@@ -86,7 +86,7 @@ def blurred_truth(blur: Blur, truth: Truth, key: Key) -> Beliefs:
   """
   length = len(truth.cb)
   far, hidden, turned = jax.random.split(key, 3)
-  apart = separation(length)
+  apart = _separation(length)
   distance = distogram.pair_distances(truth.cb) + distance_noise(
     blur, length, far
   )
@@ -119,7 +119,13 @@ def distance_noise(blur: Blur, length: int, key: Key) -> Array:
     near /= np.linalg.norm(near, axis=1, keepdims=True)
     smooth = jnp.asarray(near, jnp.float32)
     noise = smooth @ noise @ smooth.T
-  neighbours = separation(length) < _NEIGHBOURS
+  neighbours = _separation(length) < _NEIGHBOURS
   return noise * jnp.where(
     neighbours, _NEIGHBOUR_NOISE * blur.noise, blur.noise
   )
+
+
+def _separation(length: int) -> np.ndarray:
+  """|i - j|, [L, L]."""
+  place = np.arange(length)
+  return np.abs(place[:, None] - place[None])

@@ -96,8 +96,8 @@ class Potential(NamedTuple):
   """V of one protein.
 
   Attributes:
-    table: [L, L, 64, 2], splines of the distance; 0 for pairs that do not
-      count.
+    table: [H, L, 64, 2], splines of the distance, each pair once as in
+      `pairs_of`; 0 for those that do not count.
     torsions: of phi and psi, [L, 2].
     chain: the chain.
   """
@@ -147,16 +147,31 @@ def make_potential(
     values += beliefs.reference
   # Either half of the table is the whole belief.
   values = (values + jnp.swapaxes(values, 0, 1)) / 2
+  pairs = pairs_of(values.shape[0])
+  values = values[pairs.first, pairs.second]
   values -= values[..., -1:]
-  apart = 1 - jnp.eye(values.shape[0])
-  pairs = chain.mask[:, None] * chain.mask[None, :] * apart
-  table = distogram.spline(values, config.cutoff) * pairs[..., None, None]
+  table = distogram.spline(values, config.cutoff)
+  table *= _are_there(pairs, chain.mask)[..., None, None]
   kappa = beliefs.torsions.kappa * known_torsions(chain)
   return Potential(
     config.distance_weight * table,
     distogram.VonMises(beliefs.torsions.mean, kappa),
     chain,
   )
+
+
+def splines_of(potential: Potential, first: Array, second: Array) -> Array:
+  """Splines of some pairs, [...] each, the first before the second.
+
+  Returns:
+    [..., 64, 2]; 0 of the last residue with itself.
+  """
+  rows, length = potential.table.shape[:2]
+  own = first < rows
+  return potential.table[
+    jnp.where(own, first, length - 1 - first),
+    jnp.where(own, second, length - 1 - second),
+  ]
 
 
 def known_torsions(chain: Chain) -> Array:
@@ -187,16 +202,62 @@ _CA_RADIUS, _CB_RADIUS = 3.8, 3.5
 _VDW_SEPARATION = 3
 
 
+class Pairs(NamedTuple):
+  """Every pair of L residues once, in a rectangle: H = L / 2 rows, rounded up.
+
+  Of L rows the lower half is turned by 180 degrees, and fills what the upper
+  half has below the diagonal:
+
+      01 02 03             33 01 02 03
+         12 13    ──>      23 22 12 13     the rest counts nothing
+            23
+
+  Attributes:
+    first: [H, L] int32, i of (i, j).
+    second: [H, L] int32, j.
+    own: [H, L] bool, those that are in their own row: j stands where it did.
+    once: [H, L] bool, false of a residue with itself, and of what is there
+      twice, as the middle row of an odd number is.
+  """
+
+  first: np.ndarray
+  second: np.ndarray
+  own: np.ndarray
+  once: np.ndarray
+
+
+@functools.cache
+def pairs_of(length: int) -> Pairs:
+  """The pairs of a chain.
+
+  >>> pairs = pairs_of(4)
+  >>> pairs.first.tolist(), pairs.second.tolist()
+  ([[3, 0, 0, 0], [2, 2, 1, 1]], [[3, 1, 2, 3], [3, 2, 2, 3]])
+  """
+  row = np.arange(-(-length // 2), dtype=np.int32)[:, None]
+  column = np.arange(length, dtype=np.int32)[None]
+  own = column > row
+  first = np.where(own, row, length - 1 - row)
+  second = np.where(own, column, length - 1 - column)
+  twice = ~own & (2 * row == length - 1)
+  return Pairs(first, second, own, (first < second) & ~twice)
+
+
+def _are_there(pairs: Pairs, mask: Array) -> Array:
+  """[H, L] bool: pairs of residues that are there."""
+  return mask[pairs.first] & mask[pairs.second] & pairs.once
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def pair_sum(curve: Callable, points: Array, context: Any) -> Array:
   """Sum over pairs of a curve of their distance, with its forces.
 
-  The forces come with the values, as one product of matrices: differentiation
-  of the [L, L] distances would read every table twice.
+  The forces come with the values, as products of matrices: differentiation of
+  the distances would read every table twice.
 
   Args:
-    curve: (distance [L, L], context) -> its value and slope, [L, L] each and
-      symmetric.
+    curve: (distances [H, L], context) -> their values and slopes, [H, L] each,
+      of each pair once as in `pairs_of`.
     points: [L, 3].
     context: arrays for the curve; no gradient reaches them.
   """
@@ -204,13 +265,31 @@ def pair_sum(curve: Callable, points: Array, context: Any) -> Array:
 
 
 def _pair_sum(curve, points, context):
-  x, y, z = (points[:, k][:, None] - points[:, k][None] for k in range(3))
+  length = points.shape[0]
+  pairs, rows = pairs_of(length), -(-length // 2)
+
+  def apart(x):
+    return x[:rows, None] - x[None]
+
+  x, y, z = (jnp.where(pairs.own, apart(x), apart(x[::-1])) for x in points.T)
   distance = jnp.sqrt(x * x + y * y + z * z + 1e-6)
   value, slope = curve(distance, context)
-  pull = slope / distance
+  # Or XLA would work the curve out anew for each of the products that follow.
+  pull = jax.lax.optimization_barrier(
+    jnp.where(pairs.once, slope / distance, 0.0)
+  )
   centred = points - jnp.mean(points, axis=0, keepdims=True)
-  sums = pull @ jnp.concatenate([centred, jnp.ones_like(points[:, :1])], -1)
-  return jnp.sum(value) / 2, centred * sums[:, 3:] - sums[:, :3]
+  moments = jnp.concatenate([centred, jnp.ones_like(points[:, :1])], axis=-1)
+
+  def felt(pull, moments):
+    """By residues of the rows, and by those of the columns."""
+    below = jnp.pad(pull @ moments, [(0, length - rows), (0, 0)])
+    return below + pull.T @ moments[:rows]
+
+  sums = felt(jnp.where(pairs.own, pull, 0.0), moments)
+  sums += felt(jnp.where(pairs.own, 0.0, pull), moments[::-1])[::-1]
+  forces = centred * sums[:, 3:] - sums[:, :3]
+  return jnp.sum(jnp.where(pairs.once, value, 0.0)), forces
 
 
 def _pair_sum_backward(curve, forces, gradient):
@@ -256,7 +335,8 @@ def energy(
   chain = potential.chain
   atoms = coordinates(chain, pose)
   beta = geometry.beta_carbons(atoms, chain.glycine)
-  apart = separation(len(beta))
+  pairs = pairs_of(len(beta))
+  apart = pairs.second - pairs.first
   weight = (
     stage_weights(apart, chain.mask, progress)
     if config.staged
@@ -264,10 +344,10 @@ def energy(
   )
   believed = potential.table, weight
   if config.vdw_weight:
-    pairs = chain.mask[:, None] & chain.mask[None] & (apart >= _VDW_SEPARATION)
-    pairs = config.vdw_weight * pairs
-    total = pair_sum(_both, beta, (believed, (_CB_RADIUS, pairs)))
-    total += pair_sum(_repulsion, atoms[:, 1], (_CA_RADIUS, pairs))
+    bumping = _are_there(pairs, chain.mask) & (apart >= _VDW_SEPARATION)
+    bumping = config.vdw_weight * bumping
+    total = pair_sum(_both, beta, (believed, (_CB_RADIUS, bumping)))
+    total += pair_sum(_repulsion, atoms[:, 1], (_CA_RADIUS, bumping))
   else:
     total = pair_sum(_distance_curve, beta, believed)
   if config.torsion_weight:
@@ -279,12 +359,6 @@ def energy(
     known = known_torsions(chain).all(-1)
     total += config.rama_weight * jnp.sum(known * rama(pose.torsions))
   return total
-
-
-def separation(length: int) -> np.ndarray:
-  """|i - j|, [L, L]."""
-  place = np.arange(length)
-  return np.abs(place[:, None] - place[None])
 
 
 def stage_weights(apart, mask, progress) -> Array:

@@ -357,7 +357,8 @@ def fit_locally(
   # Nothing is said of how pieces of a broken chain lie.
   piece = jnp.cumsum(chain.breaks)
   together = piece[first] == piece[last]
-  table = potential.table[first, last] * together[..., None, None]
+  table = potentials.splines_of(potential, first, last)
+  table *= together[..., None, None]
 
   def values(torsions: Array) -> Array:
     """[L, 4]: V of the pair of each residue and the one d after it."""

@@ -1,5 +1,8 @@
 """Parts of a potential by hand; as a whole it is tested where it is folded."""
 
+import itertools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +11,28 @@ import pytest
 from dl_lectures.ops import distogram, potentials
 
 
-def test_forces_are_those_of_autodiff():
-  points = np.random.default_rng(0).normal(size=(9, 3)).astype('f') * 4
+@pytest.mark.parametrize('length', [1, 2, 3, 8, 9])
+def test_every_pair_is_there_once(length):
+  pairs = potentials.pairs_of(length)
+  assert pairs.first.shape == (-(-length // 2), length)
+  found = zip(pairs.first[pairs.once], pairs.second[pairs.once], strict=True)
+  expected = list(itertools.combinations(range(length), 2))
+  assert sorted(map(tuple, np.array([*found]).tolist())) == [*expected]
+  # And it is found again.
+  each = 10.0 * pairs.first + pairs.second
+  table = jnp.asarray(np.where(pairs.once, each, 0)[..., None, None])
+  nothing: Any = None
+  first, second = np.array([*expected, (length - 1, length - 1)]).T
+  splines = potentials.splines_of(
+    potentials.Potential(table, nothing, nothing), first, second
+  )
+  expected_splines = np.where(first < second, 10 * first + second, 0)
+  np.testing.assert_array_equal(splines[:, 0, 0], expected_splines)
+
+
+@pytest.mark.parametrize('length', [8, 9])
+def test_forces_are_those_of_autodiff(length):
+  points = np.random.default_rng(0).normal(size=(length, 3)).astype('f') * 4
 
   def curve(distance, weight):
     return weight * distance**3, weight * 3 * distance**2

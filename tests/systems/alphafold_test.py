@@ -102,7 +102,7 @@ def test_parts_of_the_potential_by_hand(native):
   """Of two atoms 3 A apart that repel below 3.8 A: .8 squared."""
   points = jnp.array([[0.0, 0, 0], [3, 0, 0]])
   clash = potentials.pair_sum(
-    potentials._repulsion, points, (3.8, jnp.ones((2, 2)) - jnp.eye(2))
+    potentials._repulsion, points, (3.8, jnp.ones((1, 2)))
   )
   assert float(clash) == pytest.approx(0.64, rel=1e-4)
   # Torsions alone: -sum kappa cos(0) at their mean.
@@ -124,11 +124,17 @@ def test_a_reference_is_subtracted(native):
 
 
 def test_either_half_of_a_distogram_counts(native):
-  table_of = native.potential()
-  table = np.asarray(table_of.table)
-  np.testing.assert_allclose(table, table.swapaxes(0, 1), atol=1e-5)
-  assert not table[np.arange(SIZE), np.arange(SIZE)].any()
-  assert not table[LENGTH:].any()
+  beliefs = native.beliefs()
+  lower = beliefs._replace(distances=jnp.swapaxes(beliefs.distances, 0, 1))
+  table, again = (
+    np.asarray(make_potential(CONFIG, native.chain, some).table)
+    for some in (beliefs, lower)
+  )
+  np.testing.assert_allclose(table, again, atol=1e-5)
+  pairs = potentials.pairs_of(SIZE)
+  there = pairs.once & (pairs.second < LENGTH)
+  assert (np.abs(table).sum(axis=(-1, -2))[there] > 0).mean() > 0.9
+  assert not table[~there].any()
 
 
 def test_padding_does_not_count(native):
@@ -220,7 +226,8 @@ def test_metropolis_keeps_what_the_pairs_around_call_for(native, monkeypatch):
   """At temperature 0 no step may raise V of the near pairs."""
   monkeypatch.setattr(alphafold, '_LOCAL_TEMPERATURES', (1e-6, 1e-6))
   potential = native.potential()
-  near = jnp.asarray((potentials.separation(SIZE) <= 4) * 1.0)
+  pairs = potentials.pairs_of(SIZE)
+  near = jnp.asarray((pairs.second - pairs.first <= 4) * 1.0)
   banded = potential._replace(table=potential.table * near[..., None, None])
   only = dataclasses.replace(
     CONFIG, torsion_weight=0.0, vdw_weight=0.0, local_steps=3
