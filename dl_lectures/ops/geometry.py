@@ -18,7 +18,6 @@ Everything is unbatched (`jax.vmap` does many chains) and differentiable.
 6
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -172,32 +171,18 @@ def _place(to_n, to_ca, to_c):
 def _products(frames: Array) -> Array:
   """[3, 4, L] -> [3, 4, L]: of each frame and all before it.
 
-  Pieces of the chain side by side, each about as long as there are pieces; then
-  each piece is moved by all before it.
+  By doubling: after a round with step k each product is of 2 k frames.
   """
   length = frames.shape[-1]
-  size = max(1, math.isqrt(length))
-  pieces = -(-length // size)
-  still = jnp.asarray(_STILL, frames.dtype)
-  pad = jnp.broadcast_to(still[..., None], (3, 4, size * pieces - length))
-  frames = jnp.concatenate([frames, pad], axis=-1)
-  frames = frames.reshape(3, 4, pieces, size)
-
-  def along(product, frame):
-    product = _compose(product, frame)
-    return product, product
-
-  start = jnp.broadcast_to(still[..., None], (3, 4, pieces))
-  ends, inner = jax.lax.scan(along, start, jnp.moveaxis(frames, -1, 0))
-
-  def across(product, end):
-    return _compose(product, end), product
-
-  _, begins = jax.lax.scan(across, still, jnp.moveaxis(ends, -1, 0))
-  placed = _compose(
-    jnp.moveaxis(begins, 0, -1)[..., None], jnp.moveaxis(inner, 0, -1)
-  )
-  return placed.reshape(3, 4, size * pieces)[..., :length]
+  still = jnp.asarray(_STILL, frames.dtype)[..., None]
+  step = 1
+  while step < length:
+    none = jnp.broadcast_to(still, (3, 4, step))
+    before = jnp.concatenate([none, frames[..., :-step]], axis=-1)
+    # Or XLA would work out all rounds anew in each of them.
+    frames = jax.lax.optimization_barrier(_compose(before, frames))
+    step *= 2
+  return frames
 
 
 def _place_backward(frames, forces):
