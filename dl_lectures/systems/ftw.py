@@ -93,6 +93,9 @@ FIRST = {
   'prediction_cost': 0.03,
   'gradient': 0.4,
 }
+# What evolution may change: everything; all but the rewards; nothing, and then
+# nobody is copied either.
+EVOLVES = ('all', 'settings', 'nothing')
 # How much each of ctf.EVENTS is worth at first. [J]: .1 to 1, from readers.
 FIRST_REWARDS = np.array(
   [1, 0.5, 0.3, 1, 0.1, 0.1, 1, 0.1, 0.1, 0.3, 0.05, 0.3, 0.05], np.float32
@@ -127,6 +130,7 @@ class Config:
   random_start: float = 0.5  # of the games begin anywhere; [J]: none
   carried: float = 0.3  # of the flags are on their way there
   hidden: tuple[int, ...] = (128,)  # units; [J]: 4 convolutions, then 256
+  slow: bool = True  # a slow memory and latent variables; or one LSTM alone
   units: int = 64  # of each LSTM; [J]: 256
   latents: int = 16  # variables between them; [J]: 256
   regions: int = 3  # to a side, of pixel control; [J]: 20
@@ -138,6 +142,8 @@ class Config:
   spread: float = (
     2.0  # first values are within this factor; 0: in all of RANGES
   )
+  shaped: bool = True  # all events have a worth at first; or captures alone
+  evolves: str = 'all'  # or settings, all but the rewards, or nothing
   schedule: str = ''  # a lineage: all follow one of its members, none evolves
   of_member: int = 0  # which, at its end
   elo_rate: float = 4.0  # a game's greatest effect on a rating
@@ -158,6 +164,10 @@ class Config:
     types.check_fields(self, 'factor', 1)
     types.check_fields(self, 'random_start carried chance', 0, 1)
     types.check_fields(self, 'threshold discount lambda_', 0, 1)
+    if self.evolves not in EVOLVES:
+      raise types.UsageError(
+        f'config.evolves={self.evolves}; possible: {", ".join(EVOLVES)}'
+      )
     if self.members % AGENTS:
       raise types.UsageError(
         f'config.members={self.members} for games of {AGENTS}; multiples of '
@@ -260,6 +270,16 @@ PRESETS = {
     num_games=128,
   ),
   'laptop': Config(),
+  # Walls hide what is behind, and nobody is told where flags are.
+  'in_sight': Config(
+    size=13,
+    length=256,
+    view=7,
+    regions=7,
+    compass=False,
+    line_of_sight=True,
+    discount=0.99,
+  ),
   'paper': Config(
     members=32,  # [J]: 30, which games of four do not divide
     games=1_920,
@@ -351,14 +371,14 @@ class Output(NamedTuple):
     value: [B, T].
     control: [B, T, N, 8], Q of the regions' changes.
     prediction: [B, T, 3], whether the next reward is none, above or below 0.
-    thought: of the core.
+    thought: of the core; None without a slow memory.
   """
 
   logits: Array
   value: Array
   control: Array
   prediction: Array
-  thought: hierarchy.Thought
+  thought: hierarchy.Thought | None
 
 
 # ------------------------------------------------------------------- a member
@@ -375,10 +395,16 @@ def network(config: Config) -> hk.Transformed:
     x = nets.MLP(config.hidden, activate_final=True)(
       ctf.flat(config.rules(), seen)
     )
-    core = hierarchy.TemporalHierarchy(config.units, config.latents, BLOCK)
-    thought, memory = core(x, memory, noise, period, gradient, number)
     # What is seen now also goes past the memories.
-    y = jnp.concatenate([x, thought.fast, thought.z], axis=-1)
+    if config.slow:
+      core = hierarchy.TemporalHierarchy(config.units, config.latents, BLOCK)
+      thought, memory = core(x, memory, noise, period, gradient, number)
+      y = jnp.concatenate([x, thought.fast, thought.z], axis=-1)
+    else:
+      thought = None
+      h, fast = nets.LSTM(config.units, name='fast').unroll(x, memory.fast)
+      memory = memory._replace(fast=fast)
+      y = jnp.concatenate([x, h], axis=-1)
     even = hk.initializers.VarianceScaling(1e-4)
     logits = hk.Linear(ACTIONS, w_init=even, name='policy')(y)
     value = hk.Linear(1, name='value')(y)[..., 0]
@@ -650,11 +676,7 @@ def loss(
     clip=config.clip,
     mask=ctf.is_alive(row.observation)[:-1],
   )
-  thought = output.thought
-  posterior = jnp.mean(hierarchy.divergence(thought.posterior, thought.prior))
-  fixed = hierarchy.Gaussian(jnp.float32(0), jnp.float32(0.1))
-  prior = hierarchy.divergence(thought.prior, fixed)
-  prior = jnp.mean(prior, axis=0) @ thought.ticks / jnp.sum(thought.ticks)
+  posterior, prior = divergences(output.thought)
   control = auxiliary.control_loss(
     rows(output.control),
     row.action,
@@ -679,6 +701,16 @@ def loss(
     'control': control,
     'prediction': prediction,
   }
+
+
+def divergences(thought: hierarchy.Thought | None) -> tuple[Array, Array]:
+  """Of the posterior from the prior, and of that from one that is fixed."""
+  if thought is None:
+    return jnp.float32(0), jnp.float32(0)
+  posterior = jnp.mean(hierarchy.divergence(thought.posterior, thought.prior))
+  fixed = hierarchy.Gaussian(jnp.float32(0), jnp.float32(0.1))
+  prior = jnp.mean(hierarchy.divergence(thought.prior, fixed), axis=0)
+  return posterior, prior @ thought.ticks / jnp.sum(thought.ticks)
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
@@ -735,7 +767,7 @@ def evolve(config: Config, state: State, key: types.Key) -> State:
   parent = population.ftw(state.elo, rule_key, config.threshold)
   follows = parent != jnp.arange(config.members)
   hyper = population.explore(
-    RANGES,
+    evolving(config),
     population.take(state.hyper, parent),
     explore_key,
     follows,
@@ -748,6 +780,16 @@ def evolve(config: Config, state: State, key: types.Key) -> State:
     elo=state.elo[parent],
     last=Generation(parent, state.elo, state.hyper),
   )
+
+
+def evolving(config: Config) -> dict[str, Range]:
+  """Where values may be that evolution changes, by name."""
+  fixed = {'all': (), 'settings': ('rewards',), 'nothing': tuple(RANGES)}
+  return {
+    name: one
+    for name, one in RANGES.items()
+    if name not in fixed[config.evolves]
+  }
 
 
 def init(config: Config, net: hk.Transformed, key: types.Key) -> State:
@@ -785,13 +827,20 @@ def first_hyper(config: Config, key: types.Key) -> dict[str, Array]:
   """Hyperparameters [P] and sizes of rewards [P, 13], evenly in logarithms."""
   draw_key, reward_key = jax.random.split(key)
   hyper = population.draw(config.first_ranges(), draw_key, config.members)
-  least, most, _ = RANGES['rewards']
-  low, high = jnp.full(len(SIGNS), least), jnp.full(len(SIGNS), most)
-  if config.spread:
-    low = jnp.maximum(least, FIRST_REWARDS / config.spread)
-    high = jnp.minimum(most, FIRST_REWARDS * config.spread)
-  part = jax.random.uniform(reward_key, (config.members, len(SIGNS)))
-  rewards = low[None] * (high / low)[None] ** part
+  if not evolving(config):
+    hyper |= {name: jnp.full(config.members, x) for name, x in FIRST.items()}
+  shape = config.members, len(SIGNS)
+  rewards = jnp.broadcast_to(FIRST_REWARDS, shape)
+  if 'rewards' in evolving(config):
+    least, most, _ = RANGES['rewards']
+    low, high = jnp.full(len(SIGNS), least), jnp.full(len(SIGNS), most)
+    if config.spread:
+      low = jnp.maximum(least, FIRST_REWARDS / config.spread)
+      high = jnp.minimum(most, FIRST_REWARDS * config.spread)
+    part = jax.random.uniform(reward_key, shape)
+    rewards = low[None] * (high / low)[None] ** part
+  if not config.shaped:
+    rewards *= np.array(['captured' in event for event in ctf.EVENTS])[None]
   return {**hyper, 'rewards': rewards}
 
 
@@ -903,7 +952,7 @@ def make_step(
       )
     )
     state = state._replace(members=members, step=state.step + 1)
-    if schedule is not None:
+    if schedule is not None or not evolving(config):
       return state, jax.tree.map(jnp.mean, metrics)
     state = jax.lax.cond(
       state.step % config.generation == 0,
@@ -919,8 +968,8 @@ def make_step(
 # -------------------------------------------------------------------- the run
 
 # Matches along the way: against whom, and of how many games.
-_MARKS = ('path follower', 'tagger')
-_FEW = 128
+MARKS = ('path follower', 'tagger')
+FEW = 128
 _CLUSTERS = 12  # of behaviours; [J]: 32
 _POINTS = 1000  # of a map of memories
 
@@ -942,14 +991,55 @@ def train(
     The final metrics.
   """
   net = network(config)
-  match = capture_matches.make_match(
+  match = make_match(config, net)
+  live = make_live(config, net)
+  result = populate(
+    config,
+    net,
+    match,
+    workdir=workdir,
+    hooks=[
+      *([mind_hook(config, live, workdir)] if workdir else []),
+      *hooks,
+    ],
+  )
+  if result.status != 'done':
+    return result.metrics
+  return conclude(config, net, match, live, result, workdir)
+
+
+def make_match(config: Config, net: hk.Transformed) -> capture_matches.Match:
+  """Games of members, as a Player each, against bots."""
+  return capture_matches.make_match(
     config.rules(), functools.partial(side, config, net)
   )
+
+
+def populate(
+  config: Config,
+  net: hk.Transformed,
+  match: capture_matches.Match,
+  *,
+  workdir: str | None,
+  hooks: Sequence[training.Hook] = (),
+) -> training.FitResult:
+  """Trains the population, and plays some bots now and then.
+
+  Args:
+    config: the settings.
+    net: of `network`.
+    match: of `make_match`.
+    workdir: where the run is kept and resumed from; None keeps nothing.
+    hooks: called beside its own.
+
+  Returns:
+    The run, done or not.
+  """
 
   def compete(step: int, state: State) -> types.Metrics:
     key = jax.random.fold_in(jax.random.key(config.seed), step)
     shares = [
-      shares_won(match, player(state, i), key, _FEW, _MARKS)
+      shares_won(match, player(state, i), key, FEW, MARKS)
       for i in range(config.members)
     ]
     return {
@@ -958,16 +1048,14 @@ def train(
         capture_matches.share_name(name): jnp.array(
           [share[name] for share in shares]
         )
-        for name in _MARKS
+        for name in MARKS
       },
     }
 
-  live = make_live(config, net)
-  every = max(1, config.num_steps // 8)
   devices = jax.devices()
   mesh = sharding.make_mesh(math.gcd(config.members, len(devices)))
   each = population.fitting(devices[0].platform)
-  result = training.fit(
+  return training.fit(
     make_step(config, net, read_schedule(config), mesh, each),
     lambda key: init(config, net, key),
     config=config,
@@ -976,22 +1064,17 @@ def train(
     mesh=mesh,
     count_params=lambda state: state.members.params,
     hooks=[
-      *(
-        [
-          lineage_hook(config, workdir),
-          mind_hook(config, live, workdir, every),
-        ]
-        if workdir
-        else []
-      ),
-      training.Hook(compete, every, at_start=True),
+      *([lineage_hook(config, workdir)] if workdir else []),
+      training.Hook(compete, looks(config), at_start=True),
       *hooks,
     ],
     log_every=10,
   )
-  if result.status != 'done':
-    return result.metrics
-  return conclude(config, net, match, live, result, workdir)
+
+
+def looks(config: Config) -> int:
+  """Rounds between two looks at the population."""
+  return max(1, config.num_steps // 8)
 
 
 def lineage_hook(config: Config, workdir: str) -> training.Hook:
@@ -1034,7 +1117,7 @@ def make_live(config: Config, net: hk.Transformed) -> Live:
     functools.partial(side, config, net),
     memory_of,
     capture_games.bot(config.rules(), capture_matches.BOTS['roles']),
-    _FEW,
+    FEW,
   )
 
 
@@ -1050,9 +1133,7 @@ class Mind(NamedTuple):
   segments: np.ndarray
 
 
-def mind_hook(
-  config: Config, live: Live, workdir: str, every: int
-) -> training.Hook:
+def mind_hook(config: Config, live: Live, workdir: str) -> training.Hook:
   """Looks into the best member now and then, and keeps it under MINDS."""
   folder = os.path.join(workdir, MINDS)
 
@@ -1071,7 +1152,7 @@ def mind_hook(
     os.replace(f'{path}.tmp', path)
     return {'knows': jnp.float32(np.nanmean(mind.areas))}
 
-  return training.Hook(look, every, at_start=True)
+  return training.Hook(look, looks(config), at_start=True)
 
 
 def read_kept(workdir: str) -> dict[int, Mind]:
@@ -1131,10 +1212,10 @@ def conclude(
     match, novice, best_key, config.num_games
   )
   everyone = [
-    shares_won(match, player(state, i), all_key, _FEW)
+    shares_won(match, player(state, i), all_key, FEW)
     for i in range(config.members)
   ]
-  points = capture_matches.bot_points(config.rules(), bot_key, _FEW)
+  points = capture_matches.bot_points(config.rules(), bot_key, FEW)
   of_best = [
     {name: capture_matches.summarise(x).share for name, x in captures.items()}
     for captures in (trained, untrained)
@@ -1310,10 +1391,10 @@ def draw_population(
   times = [r['step'] * millions for r in seen]
   for member, colour in enumerate(colours):
     shares = [
-      {name: r[capture_matches.share_name(name)][member] for name in _MARKS}
+      {name: r[capture_matches.share_name(name)][member] for name in MARKS}
       for r in seen
     ]
-    rated = [capture_matches.rate(points, [share], _FEW) for share in shares]
+    rated = [capture_matches.rate(points, [share], FEW) for share in shares]
     middle = np.array([x.elo[-1] for x in rated])
     half = 1.96 * np.array([x.error[-1] for x in rated])
     elo.plot(
@@ -1326,7 +1407,7 @@ def draw_population(
     elo.fill_between(
       times, middle - half, middle + half, color=colour, alpha=0.1, lw=0
     )
-  marks = capture_matches.rate(points, [], _FEW).elo
+  marks = capture_matches.rate(points, [], FEW).elo
   for name, mark in zip(capture_matches.BOTS, marks, strict=True):
     elo.axhline(mark, color='0.7', linestyle=':', zorder=0)
     elo.text(1.01, mark, name, va='center', transform=elo.get_yaxis_transform())

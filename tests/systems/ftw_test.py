@@ -116,6 +116,42 @@ def test_first_values_are_near_ours_or_anywhere():
     population.check(ftw.RANGES, hyper)
 
 
+def test_what_does_not_evolve_stays_as_it_is():
+  key = jax.random.key(1)
+  still = dataclasses.replace(TINY, evolves='settings', chance=1.0)
+  before = state()._replace(hyper=ftw.first_hyper(still, key))
+  np.testing.assert_array_equal(
+    before.hyper['rewards'], np.tile(ftw.FIRST_REWARDS, (8, 1))
+  )
+  after = ftw.evolve(still, before, jax.random.key(3))
+  assert (after.last.parent != np.arange(8)).any()
+  np.testing.assert_array_equal(after.hyper['rewards'], before.hyper['rewards'])
+  assert (after.hyper['entropy_cost'] != before.hyper['entropy_cost']).any()
+
+  fixed = dataclasses.replace(TINY, evolves='nothing', shaped=False)
+  assert not ftw.evolving(fixed)
+  hyper = ftw.first_hyper(fixed, key)
+  for name, value in ftw.FIRST.items():
+    np.testing.assert_array_equal(hyper[name], np.full(8, value, np.float32))
+  # Captures by oneself, by the mate, by an opponent.
+  worth = np.flatnonzero(hyper['rewards'][0])
+  assert worth.tolist() == [0, 3, 6]
+
+
+def test_without_a_slow_memory_there_is_one_lstm():
+  config = dataclasses.replace(TINY, slow=False)
+  alone = ftw.network(config)
+  params, whole = (
+    jax.eval_shape(functools.partial(ftw.init_params, *pair), jax.random.key(0))
+    for pair in ((config, alone), (TINY, net))
+  )
+  assert {name for name in whole if 'slow' in name or 'prior' in name}
+  assert not {name for name in params if 'slow' in name or 'prior' in name}
+  assert ftw.divergences(None) == (0, 0)
+  with pytest.raises(types.UsageError, match='all, settings, nothing'):
+    dataclasses.replace(TINY, evolves='all but one')
+
+
 @pytest.mark.slow
 def test_games_that_end_are_rated_and_what_was_played_is_learned_from():
   begin = jax.jit(functools.partial(ftw.restart, TINY))
