@@ -512,9 +512,49 @@ def init_params(
   return net.init(key, seen, no_memory(config, 1))
 
 
+def learn(
+  config: Config,
+  net: hk.Transformed,
+  train: types.TrainState,
+  row: Row,
+  passed: Array,
+  key: types.Key,
+) -> tuple[types.TrainState, types.Metrics]:
+  """Some updates, each with a part of the rows.
+
+  Args:
+    config: of the run.
+    net: of `network`.
+    train: weights and optimiser.
+    row: what was played.
+    passed: [], the share of the run that has passed.
+    key: consumed.
+  """
+  update = optimizer(config)
+  more = config.last_entropy_cost - config.entropy_cost
+  entropy_cost = config.entropy_cost + more * passed
+  grad_fn = jax.value_and_grad(
+    functools.partial(loss, config, net, entropy_cost), has_aux=True
+  )
+
+  def once(train: types.TrainState, which: Array):
+    part = jax.tree.map(lambda x: x[:, which], row._replace(memory=()))
+    part = part._replace(memory=jax.tree.map(lambda x: x[which], row.memory))
+    (_, metrics), grads = grad_fn(train.params, part)
+    updates, opt_state = update.update(grads, train.opt_state, train.params)
+    params = optax.apply_updates(train.params, updates)
+    metrics['grad_norm'] = optax.tree.norm(grads)
+    return types.TrainState(params, {}, opt_state, train.step + 1), metrics
+
+  order = jax.random.permutation(key, config.rows)
+  train, metrics = jax.lax.scan(once, train, order.reshape(config.batches, -1))
+  metrics = jax.tree.map(jnp.mean, metrics)
+  metrics['reward'] = jnp.mean(row.reward)
+  return train, metrics
+
+
 def make_step(config: Config, net: hk.Transformed) -> types.StepFn:
   """Plays `unroll` steps of all games and learns from them."""
-  update = optimizer(config)
 
   def step(
     state: State, batch: None, key: types.Key
@@ -525,27 +565,7 @@ def make_step(config: Config, net: hk.Transformed) -> types.StepFn:
     state = restart(config, state, begin_key)
     state, row = play(config, net, state, play_key)
     passed = state.step / config.num_steps
-    more = config.last_entropy_cost - config.entropy_cost
-    entropy_cost = config.entropy_cost + more * passed
-    grad_fn = jax.value_and_grad(
-      functools.partial(loss, config, net, entropy_cost), has_aux=True
-    )
-
-    def learn(train: types.TrainState, which: Array):
-      part = jax.tree.map(lambda x: x[:, which], row._replace(memory=()))
-      part = part._replace(memory=jax.tree.map(lambda x: x[which], row.memory))
-      (_, metrics), grads = grad_fn(train.params, part)
-      updates, opt_state = update.update(grads, train.opt_state, train.params)
-      params = optax.apply_updates(train.params, updates)
-      metrics['grad_norm'] = optax.tree.norm(grads)
-      return types.TrainState(params, {}, opt_state, train.step + 1), metrics
-
-    order = jax.random.permutation(part_key, config.rows)
-    train, metrics = jax.lax.scan(
-      learn, state.train, order.reshape(config.batches, -1)
-    )
-    metrics = jax.tree.map(jnp.mean, metrics)
-    metrics['reward'] = jnp.mean(row.reward)
+    train, metrics = learn(config, net, state.train, row, passed, part_key)
     return state._replace(train=train, step=state.step + 1), metrics
 
   return step
