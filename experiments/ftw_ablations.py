@@ -57,7 +57,7 @@ class Config:
 
   seed: int = 0  # of every random number
   base: str = 'laptop'  # the preset of experiments.ftw that they all have
-  agent_steps: int = 3_000_000  # of all members of a population
+  agent_steps: int = 6_000_000  # of all members of a population
   num_games: int = 512  # of each match of the evaluation
 
   def __post_init__(self):
