@@ -1074,7 +1074,7 @@ def populate(
 
 def looks(config: Config) -> int:
   """Rounds between two looks at the population."""
-  return max(1, config.num_steps // 8)
+  return math.ceil(config.num_steps / 8)
 
 
 def lineage_hook(config: Config, workdir: str) -> training.Hook:
@@ -1412,7 +1412,7 @@ def draw_population(
     elo.axhline(mark, color='0.7', linestyle=':', zorder=0)
     elo.text(1.01, mark, name, va='center', transform=elo.get_yaxis_transform())
   elo.set(ylabel='Elo by games with bots, 95%')
-  elo.legend(fontsize='small', loc='upper left')
+  elo.legend(fontsize='small', loc='lower right')
 
   for member, colour in enumerate(colours):
     own = [line for line in lineage if line.child == member]
@@ -1475,7 +1475,7 @@ def draw_behaviours(config: Config, minds: Mapping[int, Mind]) -> Figure:
   count = min(_CLUSTERS, len(np.unique(np.concatenate(told), axis=0)))
   clusters = capture_behaviours.cluster(np.concatenate(told), count)
   millions = millions_of_a_step(config)
-  names = [f'{step * millions:.3g}' for step in minds]
+  names = [f'{step * millions:.2g}' for step in minds]
   counts = [len(x) for x in told]
   return capture_behaviours.draw(
     clusters, counts, names, 'million agent steps of all members'
