@@ -166,8 +166,8 @@ def _trained() -> tuple[Callable[[], Any], Callable[[], Any], int]:
       memory=(),
       action=action,
       behaviour=behaviour,
-      reward=events.astype(np.float32) @ np.float32(config.rewards),
-      discount=np.where(over, 0, config.discount).astype(np.float32),
+      reward=events.astype(np.float32) @ np.array(config.rewards, np.float32),
+      discount=jnp.where(over, 0.0, config.discount),
     )
     return learn(state.train, row, jnp.float32(0), key)
 

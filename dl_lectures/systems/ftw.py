@@ -1221,12 +1221,17 @@ def conclude(
     for captures in (trained, untrained)
   ]
   rated = capture_matches.rate(points, of_best, config.num_games)
+  lived = live(player(state, best), mind_key)
+  echoed = live(novice, mind_key)
+  known = read_minds(lived, echoed)
   claims = make_claims(trained, untrained, everyone, rated)
+  claims += mind_claims(known)
   metrics: dict[str, Any] = {
     'best': best,
     'elo': float(rated.elo[-2]),
     **capture_matches.metrics(trained),
   }
+  metrics |= {f'knows/{x}': y for x, y in knowledge.means(known).items()}
   figures = {}
   if workdir:
     lineage = population.read(os.path.join(workdir, LINEAGE))
@@ -1244,10 +1249,6 @@ def conclude(
       'the member with the highest rating knew and did in games with the bot '
       'with roles, and who took over from whom.'
     )
-    lived = live(player(state, best), mind_key)
-    echoed = live(novice, mind_key)
-    known = read_minds(lived, echoed)
-    metrics |= {f'knows/{x}': y for x, y in knowledge.means(known).items()}
     report.save_figure(knowledge.draw(known), workdir, 'knowledge')
     figures['knowledge'] = (
       'What is read off the memories of the best member, off one unit of it, '
@@ -1359,6 +1360,29 @@ def make_claims(
     )
   )
   return claims
+
+
+def mind_claims(known: Mapping[str, np.ndarray]) -> list[types.Claim]:
+  """How well facts of the game are read off memories: .5 is chance.
+
+  Args:
+    known: of `read_minds`.
+  """
+  means = knowledge.means(known)
+  what = f'AUC of {len(knowledge.FACTS)} facts of the game, mean, read off'
+  return [
+    types.Claim(
+      f'{what} {name}',
+      means[of],
+      baseline=means[beside],
+      baseline_name=beside,
+    )
+    for name, of, beside in (
+      ('memories', 'best member', 'untrained'),
+      ('memories, beside what is seen', 'best member', 'observation'),
+      ('one unit of the memories', 'one unit of it', 'best member'),
+    )
+  ]
 
 
 def draw_population(
