@@ -138,6 +138,19 @@ def test_what_does_not_evolve_stays_as_it_is():
   assert worth.tolist() == [0, 3, 6]
 
 
+def test_what_is_known_stands_beside_the_untrained_and_the_seen():
+  known = {
+    'best member': np.array([0.9, 0.7]),
+    'one unit of it': np.array([0.6, 0.6]),
+    'untrained': np.array([0.8, 0.6]),
+    'observation': np.array([1.0, 0.9]),
+  }
+  claims = ftw.mind_claims(known)
+  assert len({claim.name for claim in claims}) == 3
+  values = [(claim.value, claim.baseline) for claim in claims]
+  np.testing.assert_allclose(values, [(0.8, 0.7), (0.8, 0.95), (0.6, 0.8)])
+
+
 def test_without_a_slow_memory_there_is_one_lstm():
   config = dataclasses.replace(TINY, slow=False)
   alone = ftw.network(config)
