@@ -19,3 +19,11 @@ def test_lines_say_what_was_measured():
     elif line['bar']:
       assert line['met'] == (line['ratio'] >= line['bar'])
   assert 0 < lines[-1]['ours'] < 1
+
+
+@pytest.mark.slow  # It compiles a whole update, and its parts.
+def test_training_is_beside_games_that_python_steps():
+  line = benchmark.training(rounds=1)
+  assert line['ratio'] == pytest.approx(line['ours'] / line['peer_value'])
+  assert line['ratio'] > 1
+  assert line['met'] == (line['ratio'] >= benchmark.TRAINING_BAR)
