@@ -111,7 +111,7 @@ def train(config: Config, *, workdir: str) -> Mapping[str, Any]:
     workdir,
     title='FTW: what each part adds',
     config=config,
-    claims=make_claims(elo, found),
+    claims=make_claims(elo, found, config.num_games),
     metrics=metrics,
     figures={
       'ftw_ablations': 'Ratings by games with two bots of the member that is '
@@ -192,9 +192,15 @@ def rate(
 
 
 def make_claims(
-  elo: Mapping[str, tuple[float, float]], found: kept_parts.Found
+  elo: Mapping[str, tuple[float, float]], found: kept_parts.Found, games: int
 ) -> list[types.Claim]:
-  """Ratings, what each part adds to them, and games won against the tagger."""
+  """Ratings, what each part adds to them, and games won against the tagger.
+
+  Args:
+    elo: by population, of its best member, and 1.96 of the rating's errors.
+    found: by population, what `run` returns.
+    games: of a match.
+  """
   first = next(iter(elo))
   claims = [
     types.Claim(
@@ -217,10 +223,14 @@ def make_claims(
   ]
   lone = found['fixed rewards']['best']['tagger']
   for name, arm in found.items():
+    won = arm['best']['tagger']
+    # Draws count half, so that this is wider than it need be.
+    half = 1.96 * np.sqrt(won * (1 - won) / games)
     claims.append(
       types.Claim(
         f'games won against the tagger, best member, {name}',
-        arm['best']['tagger'],
+        won,
+        interval=(max(won - half, 0.0), min(won + half, 1.0)),
         baseline=lone,
         baseline_name='fixed rewards',
       )

@@ -52,7 +52,7 @@ def test_what_a_part_adds_is_a_difference_of_ratings():
   assert elo['PBT'][0] == pytest.approx(0, abs=1)
   # Seven of ten: 400 log10(7 / 3), but for the games that a prior adds.
   assert elo['FTW'][0] == pytest.approx(400 * np.log10(7 / 3), abs=5)
-  claims = {c.name: c for c in ftw_ablations.make_claims(elo, found)}
+  claims = {c.name: c for c in ftw_ablations.make_claims(elo, found, 512)}
   assert claims['Elo added by evolving rates and costs'].value == 0
   assert claims['Elo added by the slow memory'].value == 0
   shaped = claims['Elo added by rewards for all events']
@@ -61,6 +61,8 @@ def test_what_a_part_adds_is_a_difference_of_ratings():
   )
   lost = claims['games won against the tagger, best member, self-play']
   assert (lost.value, lost.baseline) == (0.1, 0.5)
+  # 1.96 of sqrt(.1 x .9 / 512).
+  assert lost.interval == pytest.approx((0.074, 0.126), abs=1e-3)
   (axes,) = ftw_ablations.draw(points, found).axes
   assert [line.get_label() for line in axes.lines[:5]] == list(found)
 
