@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -72,14 +74,37 @@ def test_a_base_that_is_no_preset_is_told():
     ftw_ablations.Config(base='large')
 
 
-@pytest.mark.slow
-def test_a_run_is_kept_and_goes_on(tmp_path, monkeypatch):
-  config = dataclasses.replace(
-    ftw_ablations.PRESETS['smoke'], agent_steps=4_000
+def test_a_run_is_kept_and_reported(tmp_path, monkeypatch):
+  found = made_up()
+  asked = []
+
+  def run(config, workdir, key):
+    del key
+    name = pathlib.Path(workdir).name.replace('_', ' ')
+    asked.append(config)
+    return found[name]
+
+  monkeypatch.setattr(ftw_ablations, 'run', run)
+  monkeypatch.setattr(
+    capture_matches, 'bot_points', lambda *_: np.full((4, 4), 256.0)
   )
+  config = ftw_ablations.PRESETS['smoke']
   metrics = ftw_ablations.train(config, workdir=str(tmp_path))
+  assert asked == [config.of_arm(name) for name in ftw_ablations.ARMS]
   assert set(metrics) >= {f'elo/{name}' for name in ftw_ablations.ARMS}
   assert (tmp_path / 'report.html').exists()
-  monkeypatch.setattr(ftw, 'populate', None)  # nothing is trained again
   again = ftw_ablations.train(config, workdir=str(tmp_path))
-  assert again == metrics
+  assert len(asked) == len(ftw_ablations.ARMS)
+  assert again['elo/FTW'] == metrics['elo/FTW']
+
+
+@pytest.mark.slow
+def test_a_population_is_trained_and_meets_the_bots(tmp_path):
+  config = dataclasses.replace(
+    ftw.PRESETS['smoke'], size=9, length=16, unroll=8, agent_steps=2_000
+  )
+  found = ftw_ablations.run(config, str(tmp_path), jax.random.key(0))
+  assert set(found['best']) == set(capture_matches.BOTS)
+  assert found['curve'][0]['millions'] == 0
+  assert found['curve'][-1]['millions'] >= 0.002
+  assert all(0 <= look['tagger'] <= 1 for look in found['curve'])
