@@ -106,7 +106,12 @@ def train(config: Config, *, workdir: str) -> Mapping[str, Any]:
   }
   report.save_figure(draw(points, found), workdir, 'ftw_ablations')
   metrics = {f'elo/{name}': value for name, (value, _) in elo.items()}
-  metrics |= {f'minutes/{name}': x['seconds'] / 60 for name, x in found.items()}
+  for name, arm in found.items():
+    metrics |= {
+      f'tagger, median member/{name}': arm['median']['tagger'],
+      f'copies/{name}': arm['copies'],
+      f'minutes/{name}': arm['seconds'] / 60,
+    }
   report.write(
     workdir,
     title='FTW: what each part adds',

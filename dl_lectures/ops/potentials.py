@@ -314,10 +314,8 @@ def _repulsion(distance: Array, context) -> tuple[Array, Array]:
 
 def _both(distance: Array, context) -> tuple[Array, Array]:
   believed, bumping = context
-  (v, dv), (w, dw) = (
-    _distance_curve(distance, believed),
-    _repulsion(distance, bumping),
-  )
+  v, dv = _distance_curve(distance, believed)
+  w, dw = _repulsion(distance, bumping)
   return v + w, dv + dw
 
 

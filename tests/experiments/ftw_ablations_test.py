@@ -21,7 +21,8 @@ def made_up():
     shares = dict.fromkeys(capture_matches.BOTS, WON.get(name, 0.7))
     look = {'path follower': 0.5, 'tagger': shares['tagger']}
     curve = [{'millions': float(i), **look} for i in range(3)]
-    return {'best': shares, 'median': shares, 'curve': curve, 'seconds': 60.0}
+    both = {'best': shares, 'median': shares}
+    return {**both, 'curve': curve, 'copies': 3, 'seconds': 60.0}
 
   return {name: arm(name) for name in ftw_ablations.ARMS}
 
@@ -92,6 +93,8 @@ def test_a_run_is_kept_and_reported(tmp_path, monkeypatch):
   metrics = ftw_ablations.train(config, workdir=str(tmp_path))
   assert asked == [config.of_arm(name) for name in ftw_ablations.ARMS]
   assert set(metrics) >= {f'elo/{name}' for name in ftw_ablations.ARMS}
+  assert metrics['copies/FTW'] == 3
+  assert metrics['tagger, median member/FTW'] == 0.7
   assert (tmp_path / 'report.html').exists()
   again = ftw_ablations.train(config, workdir=str(tmp_path))
   assert len(asked) == len(ftw_ablations.ARMS)
